@@ -1,0 +1,1 @@
+"""A Kubernetes operator that bootstraps PostgreSQL databases and never loses a row."""

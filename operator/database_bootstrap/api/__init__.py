@@ -1,0 +1,1 @@
+"""The contract: what people type and read."""

@@ -1,0 +1,44 @@
+"""What all models of the resource have in common: frozen, camelCase in JSON, described, with rules."""
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from database_bootstrap.api.rules import VALIDATIONS, Immutable, Rule
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+"""Strict, as the API server is: "5" and true are no numbers."""
+
+
+class Model(BaseModel):
+    """An object of the resource; what its rules refuse cannot be constructed."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    obeys: ClassVar[tuple[Rule, ...]] = ()
+    immutable: ClassVar[tuple[Immutable, ...]] = ()
+
+    @model_validator(mode="after")
+    def _obey(self) -> Self:
+        for rule in self.obeys:
+            rule.check(self)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        told: list[dict[str, Any]] = [{"rule": r.cel, "message": r.message} for r in (*cls.obeys, *cls.immutable)]
+        if told:
+            schema[VALIDATIONS] = told
+        return schema

@@ -1,0 +1,38 @@
+"""Group, kinds, and every key that this operator writes into a cluster or reads from one."""
+
+GROUP = "dbbootstrap.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "DatabaseBootstrap"
+LIST_KIND = f"{KIND}List"
+SINGULAR = "databasebootstrap"
+PLURAL = "databasebootstraps"
+SHORT_NAME = "dbb"
+CATEGORY = "dbbootstrap"
+CRD_NAME = f"{PLURAL}.{GROUP}"
+
+OPERATOR = "database-bootstrap-operator"
+FIELD_MANAGER = OPERATOR
+"""The one owner of all that is applied: the status and the Secrets."""
+
+LABEL_WATCH = f"{GROUP}/watch"
+"""A ConfigMap with this label at "true" acts at once when it changes."""
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_PROVISIONED_SERVICE = "servicebinding.io/provisioned-service"
+"""On the CRD: the kind is a provisioned service of the Service Binding specification."""
+
+ANNOTATION_UID = f"{GROUP}/uid"
+"""On our Secrets: the uid of the resource that made them. A Secret without it is foreign, and stays as it is."""
+ANNOTATION_RECONCILE_REQUESTED_AT = f"{GROUP}/reconcile-requested-at"
+"""On the resource: any new value asks for a visit now; the status acknowledges it in `lastHandledReconcileAt`."""
+ANNOTATION_RESOLVE = f"{GROUP}/resolve"
+"""On the resource: `<migration>=applied` or `<migration>=rolled-back`, a person's word on a half-applied migration."""
+ANNOTATION_ROTATE_PASSWORD = f"{GROUP}/rotate-password"
+"""On the resource: a new value asks for a new generated password."""
+ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
+"""On the connection Secret: the incarnation of the database, pinned after the first complete success."""
+
+CONNECTION_SECRET_TYPE = "servicebinding.io/postgresql"  # noqa: S105 a type, not a secret
+PASSWORD_SECRET_TYPE = "kubernetes.io/basic-auth"  # noqa: S105
+CONNECTION_SECRET_SUFFIX = "-db"  # noqa: S105
+PASSWORD_SECRET_SUFFIX = "-role"  # noqa: S105

@@ -1,0 +1,1 @@
+"""Files that a resource brings: ordered, checked, immutable."""

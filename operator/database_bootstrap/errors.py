@@ -1,0 +1,160 @@
+"""What can go wrong, as one tree; the class name is the reason that the status shows.
+
+BootstrapError
+├── Retryable               heals by itself: retried with backoff
+│   ├── ServerUnreachable       no answer, or the answer broke off (08xxx, 57P0x)
+│   ├── ServerReadOnly          a standby, or default_transaction_read_only (25006)
+│   ├── AdminLoginRefused       28xxx at the administrator's login: a rotation may be under way
+│   ├── ServerBusy              out of connections, or a lock was not to be had (53300, 55006, 55P03)
+│   ├── ReferenceNotFound       a Secret or ConfigMap, or a key of it, is not there yet
+│   ├── LockHeld                another session is migrating this database
+│   ├── MigrationInterrupted    a migration was rolled back by a deadlock, a lock time-out or a lost connection
+│   ├── NotConverging           acting did not lead to what is wanted
+│   └── InternalError           a defect of ours
+└── Stalled                 needs a person: looked at again when something changes, and every intervalSeconds
+    ├── SpecRejected            what the resource asks for cannot be
+    ├── ReferenceRejected       a Secret or ConfigMap is there, and what it holds cannot be used
+    ├── AccessDenied            the administrator lacks a right (42501)
+    ├── NotOwned                exists, and is not this resource's
+    ├── RoleTooPowerful         the role has an attribute that an application must not have
+    ├── RoleLoginRefused        the role's own password does not log in, and must not be set
+    ├── PasswordLost            the generated password is nowhere to be found
+    ├── SettingMismatch         a setting that is only made at creation differs
+    ├── ExtensionUnavailable    the server does not offer the extension
+    ├── BundleRejected          the files of a source cannot be used; nothing was run
+    ├── SchemaHasOtherOwner     tables exist that no migration made
+    ├── MigrationFailed         a migration failed
+    ├── MigrationDiverged       the applied history is not the one in the source
+    ├── MigrationHalfApplied    a migration stopped in the middle, and only a person knows what is right
+    └── SeedFailed              the seed failed; nothing of it stayed
+"""
+
+
+class BootstrapError(Exception):
+    """A state that the status can show; its text carries no secret, no connection string and no row data."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def reason(self) -> str:
+        """The reason that conditions, events and metrics carry."""
+        return type(self).__name__
+
+
+class Retryable(BootstrapError):
+    """Heals by itself."""
+
+
+class Stalled(BootstrapError):
+    """Needs a person."""
+
+
+class ServerUnreachable(Retryable):
+    """The server does not answer, or the connection broke off."""
+
+
+class ServerReadOnly(Retryable):
+    """The server accepts no writes now: a standby, or a read-only default."""
+
+
+class AdminLoginRefused(Retryable):
+    """The server refuses the administrator's credentials."""
+
+
+class ServerBusy(Retryable):
+    """The server has no connection left, or an object is in use."""
+
+
+class ReferenceNotFound(Retryable):
+    """A Secret or ConfigMap that the resource names, or a key in it, is not there yet."""
+
+
+class LockHeld(Retryable):
+    """Another session migrates this database right now."""
+
+
+class MigrationInterrupted(Retryable):
+    """A migration was rolled back for a reason that may pass."""
+
+
+class NotConverging(Retryable):
+    """What was done did not lead to what is wanted."""
+
+
+class InternalError(Retryable):
+    """A defect of the operator; the log has the traceback."""
+
+
+class SpecRejected(Stalled):
+    """What the resource asks for cannot be."""
+
+
+class ReferenceRejected(Stalled):
+    """A Secret or ConfigMap is there, and what it holds cannot be used."""
+
+
+class AccessDenied(Stalled):
+    """A right is missing on the server."""
+
+
+class NotOwned(Stalled):
+    """Something of this name exists and is not this resource's."""
+
+
+class RoleTooPowerful(Stalled):
+    """The role has an attribute that an application's role must not have."""
+
+
+class RoleLoginRefused(Stalled):
+    """The role's own password does not log in."""
+
+
+class PasswordLost(Stalled):
+    """The role exists, and its generated password is nowhere to be found."""
+
+
+class SettingMismatch(Stalled):
+    """A setting that only counts at creation is not the one that is wanted."""
+
+
+class ExtensionUnavailable(Stalled):
+    """The server does not offer the extension, or not in this version."""
+
+
+class BundleRejected(Stalled):
+    """The files of a source cannot be used; nothing was run."""
+
+
+class SchemaHasOtherOwner(Stalled):
+    """Tables exist that no migration history accounts for."""
+
+
+class MigrationFailed(Stalled):
+    """A migration failed."""
+
+    def __init__(
+        self, message: str, *, name: str, sql_state: str | None = None, detail: str = "", line: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        """The migration, as its tool names it."""
+        self.sql_state = sql_state
+        """The server's SQLSTATE, where the server was what refused."""
+        self.detail = detail
+        """The server's own message."""
+        self.line = line
+        """The line in the migration's file, counted from 1."""
+
+
+class MigrationDiverged(Stalled):
+    """The history in the database is not the one in the source."""
+
+
+class MigrationHalfApplied(Stalled):
+    """A migration stopped in the middle of what cannot be rolled back."""
+
+
+class SeedFailed(Stalled):
+    """The seed failed, and nothing of it stayed."""

@@ -1,0 +1,1 @@
+"""The server: sessions, SQLSTATEs, password verifiers, ownership marks and the ledger."""

@@ -1,0 +1,147 @@
+"""The ledger: schema `dbbootstrap` in the target database, owned by the administrator, rows immutable."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg import sql
+
+from database_bootstrap.postgres.connection import Connection
+
+SCHEMA = "dbbootstrap"
+TABLES = ("identity", "migration", "seed", "audit_log")
+_WRITABLE = ("migration", "seed", "audit_log")
+"""What the role may INSERT into; `identity` is the administrator's alone."""
+
+_DDL = """
+CREATE TABLE dbbootstrap.identity (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    incarnation uuid NOT NULL,
+    cluster text NOT NULL,
+    namespace text NOT NULL,
+    name text NOT NULL,
+    uid text NOT NULL,
+    system_identifier text,
+    database_oid oid NOT NULL,
+    created timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE dbbootstrap.migration (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tool text NOT NULL,
+    version text,
+    name text NOT NULL,
+    checksum text,
+    mode text,
+    state text NOT NULL CHECK (state IN ('running', 'applied', 'baselined', 'failed', 'resolved')),
+    statements integer,
+    sql_state text,
+    error text,
+    time timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX migration_name ON dbbootstrap.migration (tool, name, seq);
+CREATE TABLE dbbootstrap.seed (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    state text NOT NULL CHECK (state IN ('seeded', 'adopted')),
+    rows bigint NOT NULL,
+    detail text,
+    incarnation uuid NOT NULL,
+    time timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX seed_once ON dbbootstrap.seed (name) WHERE state = 'seeded';
+CREATE TABLE dbbootstrap.audit_log (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    stage text NOT NULL,
+    action text NOT NULL,
+    actor text NOT NULL,
+    login name NOT NULL DEFAULT session_user,
+    time timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX audit_log_time ON dbbootstrap.audit_log (time);
+CREATE INDEX audit_log_stage ON dbbootstrap.audit_log (stage, time);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which database this is, whatever server it stands on."""
+
+    incarnation: UUID
+    cluster: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationRow:
+    """One row of the ledger's migration table."""
+
+    tool: str
+    name: str
+    state: str
+    version: str | None = None
+    checksum: str | None = None
+    mode: str | None = None
+    statements: int | None = None
+    sql_state: str | None = None
+    error: str | None = None
+
+
+async def make(connection: Connection, identity: Identity, role: str) -> None:
+    """Make schema, tables, grants and the identity row in one transaction, as the administrator."""
+    async with connection.transaction():
+        await connection.execute("CREATE SCHEMA dbbootstrap")
+        await connection.execute(_DDL)
+        await connection.execute(_grants(role))
+        await connection.execute(
+            "INSERT INTO dbbootstrap.identity"
+            " (incarnation, cluster, namespace, name, uid, system_identifier, database_oid)"
+            " SELECT %s, %s, %s, %s, %s,"
+            " CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+            " THEN (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) END,"
+            " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+            (identity.incarnation, identity.cluster, identity.namespace, identity.name, identity.uid),
+        )
+
+
+def _grants(role: str) -> sql.Composed:
+    tables = sql.SQL(", ").join(sql.Identifier(SCHEMA, table) for table in _WRITABLE)
+    return sql.SQL(
+        "GRANT USAGE ON SCHEMA dbbootstrap TO {role};"
+        "GRANT SELECT ON ALL TABLES IN SCHEMA dbbootstrap TO {role};"
+        # Without the sequences the role's own pg_dump fails.
+        "GRANT SELECT ON ALL SEQUENCES IN SCHEMA dbbootstrap TO {role};"
+        "GRANT INSERT ON {tables} TO {role}"
+    ).format(role=sql.Identifier(role), tables=tables)
+
+
+async def record_migration(connection: Connection, row: MigrationRow) -> None:
+    """Append one row to the migration table, within the transaction that is open."""
+    await connection.execute(
+        "INSERT INTO dbbootstrap.migration"
+        " (tool, version, name, checksum, mode, state, statements, sql_state, error)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            row.tool,
+            row.version,
+            row.name,
+            row.checksum,
+            row.mode,
+            row.state,
+            row.statements,
+            row.sql_state,
+            row.error,
+        ),
+    )
+
+
+async def record_audit(connection: Connection, actor: str, entries: list[tuple[str, str]]) -> None:
+    """Append (stage, action) entries to the audit log."""
+    if entries:
+        stages, actions = zip(*entries, strict=True)
+        await connection.execute(
+            "INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
+            " SELECT stage, action, %s FROM pg_catalog.unnest(%s::text[], %s::text[]) AS entry (stage, action)",
+            (actor, list(stages), list(actions)),
+        )

@@ -1,0 +1,54 @@
+"""Ownership marks: the last line of a role's or database's COMMENT names the resource that it belongs to."""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+_PREFIX = "dbbootstrap.io/owner "
+
+
+class Origin(StrEnum):
+    """How a role or database came to be this resource's."""
+
+    CREATED = "Created"
+    ADOPTED = "Adopted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """One resource, in one cluster."""
+
+    cluster: str
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name} (cluster {self.cluster}, uid {self.uid})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What a comment says: whose it is, how it came to be, and which database it is or is about to have."""
+
+    owner: Owner
+    database: str
+    origin: Origin
+
+
+def mark_in(comment: str | None) -> Mark | None:
+    """Return the mark in a comment, or None where there is none that can be read."""
+    last_line = (comment or "").rstrip("\n").rsplit("\n", 1)[-1]
+    if not last_line.startswith(_PREFIX):
+        return None
+    try:
+        fields = json.loads(last_line.removeprefix(_PREFIX))
+        return Mark(owner=Owner(**fields["owner"]), database=fields["database"], origin=Origin(fields["origin"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def with_mark(comment: str | None, mark: Mark) -> str:
+    """Return the comment with this mark as its last line; the text of people before it is kept."""
+    kept = [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]
+    return "\n".join([*kept, _PREFIX + json.dumps(asdict(mark), sort_keys=True)])

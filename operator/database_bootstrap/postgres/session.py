@@ -1,0 +1,130 @@
+"""Sessions: who may open one, with which settings pinned, and how many at once."""
+
+import asyncio
+import hashlib
+import os
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import gettempdir
+
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.login import Endpoint, Login, Settings
+
+_PINNED = {
+    "search_path": "pg_catalog,pg_temp",
+    "row_security": "off",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+ADMINISTRATOR: Settings = {
+    **_PINNED,
+    # A tenant's ALTER DATABASE … SET role would otherwise turn this session into the tenant's.
+    "role": "none",
+    "statement_timeout": "600s",
+    "default_transaction_read_only": "off",
+}
+OBSERVER: Settings = {
+    **_PINNED,
+    "statement_timeout": "30s",
+    "default_transaction_read_only": "on",
+}
+_RESTRICT = """
+    SELECT pg_catalog.set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
+    WHERE name = 'restrict_nonsystem_relation_kind'
+"""
+
+
+async def connect(login: Login, settings: Settings) -> Connection:
+    """Open a session in autocommit mode; raise psycopg.OperationalError as the server refused."""
+    return await Connection.connect(
+        host=login.endpoint.host,
+        port=login.endpoint.port,
+        user=login.user,
+        password=login.password,
+        dbname=login.database,
+        sslmode=login.endpoint.sslmode,
+        require_auth=login.endpoint.require_auth,
+        application_name=login.application_name,
+        options=_options(settings),
+        autocommit=True,
+        prepare_threshold=None,
+        sslrootcert=_certificate_file(login.endpoint),
+        connect_timeout=10,
+        keepalives_idle=30,
+        keepalives_interval=10,
+        keepalives_count=3,
+        gssencmode="disable",
+    )
+
+
+async def connect_administrator(login: Login) -> Connection:
+    """Open the administrator's session, in which nothing that a tenant made is reached by name or by rule."""
+    connection = await connect(login, ADMINISTRATOR)
+    try:
+        await connection.execute(_RESTRICT)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def _options(settings: Settings) -> str:
+    """Return the startup packet's options; blanks and backslashes are escaped as libpq documents it."""
+    return " ".join(
+        f"-c {name}={value.replace(chr(92), chr(92) * 2).replace(' ', chr(92) + ' ')}"
+        for name, value in settings.items()
+    )
+
+
+def _certificate_file(endpoint: Endpoint) -> str | None:
+    """Return the path for libpq's sslrootcert; libpq reads certificates from files only."""
+    if endpoint.ca is None:
+        return None
+    digest = hashlib.sha256(endpoint.ca.encode()).hexdigest()[:16]
+    path = Path(gettempdir()) / f"dbbootstrap-{os.getpid()}-{digest}.pem"
+    if not path.exists():
+        path.write_text(endpoint.ca)
+    return str(path)
+
+
+class Budget:
+    """The connections that may be open at once on one server.
+
+    A visit reserves all that it can need before it opens the first: holding one and asking for more would deadlock.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def reserve(self, count: int) -> AsyncIterator[None]:
+        """Wait in line for `count` connections, and give them back at the end."""
+        await self._acquire(count)
+        try:
+            yield
+        finally:
+            self._free += count
+            self._grant()
+
+    async def _acquire(self, count: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((count, turn))
+        self._grant()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._free += count
+            else:
+                self._waiting.remove((count, turn))
+            self._grant()
+            raise
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            count, turn = self._waiting.popleft()
+            self._free -= count
+            turn.set_result(None)

@@ -1,0 +1,1 @@
+"""The work: one file per thing that converges; each observes, compares and acts."""

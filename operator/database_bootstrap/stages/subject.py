@@ -1,0 +1,62 @@
+"""What a visit is about, and what it says at the end."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from database_bootstrap.api.outcomes import Outcome, Verdict
+from database_bootstrap.api.v1alpha1 import (
+    DatabaseStatus,
+    ExtensionStatus,
+    MigrationsStatus,
+    RoleStatus,
+    SeedStatus,
+    ServerStatus,
+    Spec,
+    Status,
+)
+from database_bootstrap.postgres.ownership import Owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One resource at one moment: what it wants, and what its status remembers."""
+
+    owner: Owner
+    spec: Spec
+    status: Status
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """What a visit learned, in the status's own words; None where it learned nothing, and the status keeps its word."""
+
+    server: ServerStatus | None = None
+    role: RoleStatus | None = None
+    database: DatabaseStatus | None = None
+    extensions: tuple[ExtensionStatus, ...] | None = None
+    migrations: MigrationsStatus | None = None
+    seed: SeedStatus | None = None
+    binding: str | None = None
+    """The name of the connection Secret, once it is published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The end of a visit: one outcome for each stage, in order."""
+
+    outcomes: tuple[Outcome, ...]
+    facts: Facts
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Everything that was done, in order."""
+        return tuple(change for outcome in self.outcomes for change in outcome.changes)
+
+    @property
+    def trouble(self) -> Outcome | None:
+        """The outcome that kept the visit from its end, if any."""
+        return next((o for o in self.outcomes if o.verdict in {Verdict.RETRY, Verdict.STALLED}), None)
+
+
+Progress = Callable[[Sequence[Outcome], Facts], Awaitable[None]]
+"""Told at most once a visit, before the first change of a slow stage: the outcomes of the stages that are through."""

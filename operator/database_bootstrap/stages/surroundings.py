@@ -1,0 +1,43 @@
+"""What a resource names beside itself: Secrets and ConfigMaps, in a cluster or in files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from database_bootstrap.api.binding import Connection
+from database_bootstrap.bundles.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSecret:
+    """A Secret as it is kept."""
+
+    data: Mapping[str, bytes] = field(repr=False)
+    ours: bool
+    """It carries this resource's uid."""
+
+
+class Surroundings(Protocol):
+    """Reads what the resource refers to, and keeps the two Secrets that the operator makes for it.
+
+    Every method raises `ServerUnreachable`-like `Retryable` errors where the keeper does not answer.
+    """
+
+    async def secret(self, name: str) -> KeptSecret | None:
+        """Return the Secret, or None where there is none."""
+        ...
+
+    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+        """Return the merged files of these ConfigMaps.
+
+        Raise `ReferenceNotFound` for one that is not there, `BundleRejected` for what cannot be used.
+        """
+        ...
+
+    async def keep_password(self, name: str, username: str, password: str) -> bool:
+        """Make the Secret of a generated password; return False where one of that name exists, and leave it alone."""
+        ...
+
+    async def publish(self, name: str, connection: Connection) -> None:
+        """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
+        ...

@@ -1,0 +1,1 @@
+"""Migration tools: what is pending, and how one is applied."""

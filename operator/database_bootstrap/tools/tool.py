@@ -1,0 +1,105 @@
+"""What every migration tool gives the stage that runs it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.postgres.login import Login
+
+Source = TypeVar("Source")
+"""What a tool makes of a bundle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the resource wants its migrations run; times in seconds, 0 means without limit."""
+
+    schema: str
+    """Where the tool works."""
+    lock_timeout: int = 5
+    statement_timeout: int = 0
+    timeout: int = 600
+    """For the whole run."""
+    allow_out_of_order: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """One row of a tool's own history."""
+
+    name: str
+    """As the tool records it: directory name, version, revision."""
+    checksum: str | None = None
+    finished: bool = True
+    """False: it began, and neither ended nor was declared rolled back."""
+    rolled_back: bool = False
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What the tool's own table says."""
+
+    table_exists: bool
+    rows: tuple[Applied, ...] = ()
+    """In the order in which they were applied."""
+    tables: tuple[str, ...] = ()
+    """Qualified names of the tool's own tables, which are nobody's data: `public._prisma_migrations`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What comparing a source with a history gives."""
+
+    pending: tuple[str, ...]
+    """In the order in which they will be applied."""
+    current: str | None
+    """The newest applied one, for people to read."""
+    applied: int
+    """How many are applied."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a tool needs to apply migrations."""
+
+    connection: Connection
+    """The role's session, autocommit, ordinary settings; it holds the database's advisory lock for the whole run."""
+    login: Login
+    """The role's credentials, for a tool that opens a session of its own."""
+    options: Options
+    record: Callable[[Connection, MigrationRow], Awaitable[None]]
+    """Writes one ledger row over the given connection, inside its transaction if one is open."""
+    verify_lock: Callable[[], Awaitable[None]]
+    """Raises `LockHeld` when the advisory lock is no longer ours; to be called before each migration."""
+    applied: Callable[[str], Awaitable[None]]
+    """To be awaited after each migration that is committed: progress, and one entry in the list of changes."""
+    settle: Callable[[], Awaitable[None]]
+    """Puts the session back to its settings after a script: RESET ALL and ours again."""
+
+
+class Tool(Protocol[Source]):
+    """One migration tool."""
+
+    name: str
+    """As in the resource: Prisma, Alembic, SQL."""
+
+    def load(self, bundle: Bundle) -> Source:
+        """Return the migrations of a bundle; pure; raise `BundleRejected` for what is none. Nothing was run."""
+        ...
+
+    async def read(self, connection: Connection, options: Options) -> History:
+        """Return the history over a read-only session as the role."""
+        ...
+
+    def compare(self, source: Source, history: History, options: Options) -> Comparison:
+        """Return what is pending; pure; raise `MigrationDiverged` or `MigrationHalfApplied` where none can follow."""
+        ...
+
+    async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:
+        """Apply these in order; raise `MigrationFailed`, `MigrationHalfApplied` or `MigrationInterrupted`."""
+        ...
