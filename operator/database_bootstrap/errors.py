@@ -24,6 +24,7 @@ BootstrapError
     ├── BundleRejected          the files of a source cannot be used; nothing was run
     ├── SchemaHasOtherOwner     tables exist that no migration made
     ├── MigrationFailed         a migration failed
+    ├── MigrationTimedOut       the run took longer than timeoutSeconds
     ├── MigrationDiverged       the applied history is not the one in the source
     ├── MigrationHalfApplied    a migration stopped in the middle, and only a person knows what is right
     └── SeedFailed              the seed failed; nothing of it stayed
@@ -146,6 +147,10 @@ class MigrationFailed(Stalled):
         """The server's own message."""
         self.line = line
         """The line in the migration's file, counted from 1."""
+
+
+class MigrationTimedOut(Stalled):
+    """The run took longer than it may."""
 
 
 class MigrationDiverged(Stalled):

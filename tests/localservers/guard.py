@@ -18,8 +18,8 @@ OWNER_CHECK_SECONDS = 1.0
 def main() -> NoReturn:
     """Start the server, report its process id on stdout, and leave when it has left.
 
-    Stdin is the other end of a pipe that only the owner holds. One byte is the number of the signal to stop with; its end
-    means that the owner is gone, and then the folders that nobody needs any more are removed as well.
+    Stdin is the other end of a pipe that only the owner holds. One byte is the number of the signal to stop with; the
+    pipe's end means that the owner is gone, and then the folders that nobody needs any more are removed as well.
     """
     order: dict[str, Any] = json.loads(sys.argv[1])
     wakeup = _wake_up_on_signals()
@@ -72,7 +72,7 @@ def _become_server(order: dict[str, Any], guard: int) -> None:
     if os.getppid() != guard:
         os._exit(1)
     os.chdir(order["folder"])
-    os.execv(order["command"][0], order["command"])  # noqa: S606 - the command is an argument list of ours
+    os.execv(order["command"][0], order["command"])
 
 
 def _die_with_parent(number: int) -> None:

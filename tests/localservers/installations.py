@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from localservers import processes
+from localservers import cache, processes
 from localservers.processes import Account
 
 OLDEST_MAJOR = 15
@@ -47,8 +47,9 @@ def discover() -> list[Installation]:
 
 def find_psql(preferred: Installation) -> Path:
     """Return this installation's psql, else any other: each speaks to every major."""
-    candidates = [preferred.program("psql"), *(other.program("psql") for other in discover())]
-    if path := next(filter(None, candidates), None):
+    if own := preferred.program("psql"):
+        return own
+    if path := next(filter(None, (other.program("psql") for other in discover())), None):
         return path
     if on_path := shutil.which("psql"):
         return Path(on_path)
@@ -62,14 +63,25 @@ def for_account(installation: Installation, account: Account | None) -> Installa
     """
     if processes.is_reachable(installation.bindir / "postgres", account):
         return installation
-    source = installation.bindir.parent
+    prefix = installation.bindir.parent
     target = _folder_for_all() / f"postgresql-{installation.version}-{_fingerprint(installation.bindir)}"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            shutil.copytree(source, Path(folder) / "copy", symlinks=True)
-            _open_to_all(Path(folder) / "copy")
-            (Path(folder) / "copy").rename(target)
-    return replace(installation, bindir=target / "bin")
+    with cache.locked("copies"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                _copy(prefix, Path(folder) / "copy")
+                (Path(folder) / "copy").rename(target)
+    return replace(installation, bindir=target / prefix.parent.name / prefix.name / "bin")
+
+
+def _copy(prefix: Path, target: Path) -> None:
+    """Copy what a server needs, keeping the places relative to each other: its programs find it all from there."""
+    package = prefix.parent
+    shutil.copytree(prefix, target / package.name / prefix.name, symlinks=True)
+    # Where wheels keep the shared libraries that they were repaired with.
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    _open_to_all(target)
 
 
 def _bindirs() -> Iterator[Path]:

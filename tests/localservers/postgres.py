@@ -244,7 +244,9 @@ class PostgresServer:
             if not server.is_running:
                 raise processes.failure(f"PostgreSQL {self.version} ended", self.log)
             if time.monotonic() > deadline:
-                raise processes.failure(f"PostgreSQL {self.version} was not ready within {READY_SECONDS:.0f} s", self.log)
+                raise processes.failure(
+                    f"PostgreSQL {self.version} was not ready within {READY_SECONDS:.0f} s", self.log
+                )
             time.sleep(POLL_SECONDS)
 
     def _says_ready(self, pid: int) -> bool:

@@ -189,7 +189,12 @@ def _may_enter(folder: Path, account: Account) -> bool:
 
 def children(pid: int) -> list[int]:
     """Return the processes that `pid` is the parent of."""
-    return [child for child, (parent, _) in _all_processes().items() if parent == pid]
+    return [child for child, (its_parent, _) in _all_processes().items() if its_parent == pid]
+
+
+def parent(pid: int) -> int:
+    """Return the process that `pid` is a child of."""
+    return _all_processes()[pid][0]
 
 
 def wait_until_gone(pids: Iterable[int], seconds: float = 10.0) -> None:
@@ -207,7 +212,7 @@ def _all_processes() -> dict[int, tuple[int, str]]:
         return dict(filter(None, map(_from_proc, Path("/proc").glob("[0-9]*/stat"))))
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,state="], check=True, capture_output=True, text=True)
     rows = (line.split() for line in listing.stdout.splitlines())
-    return {int(pid): (int(parent), state[0]) for pid, parent, state in rows}
+    return {int(pid): (int(ppid), state[0]) for pid, ppid, state in rows}
 
 
 def _from_proc(path: Path) -> tuple[int, tuple[int, str]] | None:
@@ -216,5 +221,5 @@ def _from_proc(path: Path) -> tuple[int, tuple[int, str]] | None:
     except OSError:
         return None
     # The name in parentheses may hold anything, even parentheses.
-    state, parent, *_ = text.rpartition(")")[2].split()
-    return int(path.parent.name), (int(parent), state)
+    state, ppid, *_ = text.rpartition(")")[2].split()
+    return int(path.parent.name), (int(ppid), state)

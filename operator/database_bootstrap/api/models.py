@@ -1,17 +1,25 @@
 """What all models of the resource have in common: frozen, camelCase in JSON, described, with rules."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from database_bootstrap.api.rules import VALIDATIONS, Immutable, Rule
+from database_bootstrap.api.rules import IDENTIFIER_BYTES, VALIDATIONS, Immutable, Rule
 
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
 """Strict, as the API server is: "5" and true are no numbers."""
+
+IDENTIFIER = Field(strict=True, min_length=1, max_length=IDENTIFIER_BYTES)
+OBJECT_NAME = Field(strict=True, min_length=1, max_length=253)
+
+
+def _json_name(attribute: str) -> str:
+    # `schema` is taken by pydantic itself.
+    return "schema" if attribute == "schema_name" else to_camel(attribute)
 
 
 class Model(BaseModel):
@@ -20,7 +28,7 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        alias_generator=to_camel,
+        alias_generator=_json_name,
         populate_by_name=True,
         use_attribute_docstrings=True,
         hide_input_in_errors=True,
@@ -38,7 +46,7 @@ class Model(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core))
-        told: list[dict[str, Any]] = [{"rule": r.cel, "message": r.message} for r in (*cls.obeys, *cls.immutable)]
+        told = [rule.told() for rule in cls.obeys] + [rule.told() for rule in cls.immutable]
         if told:
             schema[VALIDATIONS] = told
         return schema

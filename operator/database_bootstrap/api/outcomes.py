@@ -12,6 +12,7 @@ class StageName(StrEnum):
     EXTENSIONS = "extensions"
     MIGRATIONS = "migrations"
     SEED = "seed"
+    CONNECTION = "connection"
 
     @property
     def condition(self) -> str:
@@ -25,6 +26,7 @@ CONDITION_OF_STAGE = {
     StageName.EXTENSIONS: "ExtensionsReady",
     StageName.MIGRATIONS: "MigrationsApplied",
     StageName.SEED: "Seeded",
+    StageName.CONNECTION: "ConnectionPublished",
 }
 
 
@@ -55,6 +57,7 @@ class Reason(StrEnum):
     MIGRATIONS_UP_TO_DATE = "MigrationsUpToDate"
     DATABASE_SEEDED = "DatabaseSeeded"
     SEED_NOT_NEEDED = "SeedNotNeeded"
+    CONNECTION_PUBLISHED = "ConnectionPublished"
     SERVER_UNREACHABLE = "ServerUnreachable"
     SERVER_READ_ONLY = "ServerReadOnly"
     ADMIN_LOGIN_REFUSED = "AdminLoginRefused"
@@ -76,6 +79,7 @@ class Reason(StrEnum):
     BUNDLE_REJECTED = "BundleRejected"
     SCHEMA_HAS_OTHER_OWNER = "SchemaHasOtherOwner"
     MIGRATION_FAILED = "MigrationFailed"
+    MIGRATION_TIMED_OUT = "MigrationTimedOut"
     MIGRATION_DIVERGED = "MigrationDiverged"
     MIGRATION_HALF_APPLIED = "MigrationHalfApplied"
     SEED_FAILED = "SeedFailed"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -19,6 +19,8 @@ RESERVED_SCHEMAS = ("dbbootstrap", "information_schema")
 
 VALIDATIONS = "x-kubernetes-validations"
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
@@ -28,19 +30,23 @@ class Rule:
     message: str
     holds: Callable[[Any], bool]
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: Value) -> Value:
         """Return the value, or refuse it with the rule's own sentence."""
         if not self.holds(value):
             # A custom error: pydantic puts "Value error, " before the text of a ValueError.
             raise PydanticCustomError("rule", "{sentence}", {"sentence": self.message})
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def told(self) -> dict[str, str]:
+        """Return the rule as the CRD has it."""
+        return {"rule": self.cel, "message": self.message}
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
-        schema.setdefault(VALIDATIONS, []).append({"rule": self.cel, "message": self.message})
+        schema.setdefault(VALIDATIONS, []).append(self.told())
         return schema
 
 
@@ -59,7 +65,11 @@ class Immutable:
         new, old = f"self.{self.field}", f"oldSelf.{self.field}"
         return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
-    def holds(self, new: Any, old: Any) -> bool:
+    def told(self) -> dict[str, str]:
+        """Return the rule as the CRD has it."""
+        return {"rule": self.cel, "message": self.message}
+
+    def holds(self, new: object, old: object) -> bool:
         """Whether both objects have the same value, or both none."""
         return bool(getattr(new, self.attribute) == getattr(old, self.attribute))
 
@@ -80,7 +90,7 @@ class Unique:
             raise PydanticCustomError("rule", "{sentence}", {"sentence": sentence})
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

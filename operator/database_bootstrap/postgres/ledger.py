@@ -116,12 +116,14 @@ def _grants(role: str) -> sql.Composed:
     ).format(role=sql.Identifier(role), tables=tables)
 
 
-async def record_migration(connection: Connection, row: MigrationRow) -> None:
-    """Append one row to the migration table, within the transaction that is open."""
+async def record_migration(connection: Connection, row: MigrationRow, actor: str) -> None:
+    """Append one row to the migration table, and one to the audit log, within the transaction that is open."""
     await connection.execute(
-        "INSERT INTO dbbootstrap.migration"
+        "WITH row AS (INSERT INTO dbbootstrap.migration"
         " (tool, version, name, checksum, mode, state, statements, sql_state, error)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING name, state)"
+        " INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
+        " SELECT 'migrations', 'migration ' || name || ' ' || state, %s FROM row",
         (
             row.tool,
             row.version,
@@ -132,6 +134,7 @@ async def record_migration(connection: Connection, row: MigrationRow) -> None:
             row.statements,
             row.sql_state,
             row.error,
+            actor,
         ),
     )
 

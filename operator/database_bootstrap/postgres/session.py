@@ -30,6 +30,12 @@ OBSERVER: Settings = {
     "statement_timeout": "30s",
     "default_transaction_read_only": "on",
 }
+OWNER: Settings = {
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "60s",
+    "default_transaction_read_only": "off",
+}
+"""The role's ordinary settings, but for what keeps others from waiting for us."""
 _RESTRICT = """
     SELECT pg_catalog.set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
     WHERE name = 'restrict_nonsystem_relation_kind'

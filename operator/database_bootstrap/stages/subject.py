@@ -4,16 +4,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from database_bootstrap.api.outcomes import Outcome, Verdict
-from database_bootstrap.api.v1alpha1 import (
+from database_bootstrap.api.status import (
     DatabaseStatus,
     ExtensionStatus,
     MigrationsStatus,
     RoleStatus,
     SeedStatus,
     ServerStatus,
-    Spec,
     Status,
 )
+from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.postgres.ownership import Owner
 
 

@@ -23,6 +23,10 @@ class Surroundings(Protocol):
     Every method raises `ServerUnreachable`-like `Retryable` errors where the keeper does not answer.
     """
 
+    def qualify(self, host: str) -> str:
+        """Return the host as this process can resolve it: in a cluster a bare Service name needs its namespace."""
+        ...
+
     async def secret(self, name: str) -> KeptSecret | None:
         """Return the Secret, or None where there is none."""
         ...

@@ -1,0 +1,151 @@
+"""The CustomResourceDefinition, made from the models: what `database-bootstrap crd` prints and crds/ holds."""
+
+from typing import Any
+
+import yaml
+
+from database_bootstrap.api import names
+from database_bootstrap.api.rules import VALIDATIONS
+from database_bootstrap.api.status import Status
+from database_bootstrap.api.v1alpha1 import RESOURCE_NAME, Spec
+
+HEADER = "# Generated from operator/database_bootstrap/api by `database-bootstrap crd`; do not edit.\n"
+
+Schema = dict[str, Any]
+
+_DROPPED = {"title", "additionalProperties", "$defs"}
+"""What pydantic writes and a structural schema must not have, or has no use for."""
+
+
+def render() -> str:
+    """Return the definition as YAML, the same on every run."""
+    return HEADER + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+
+
+def definition() -> dict[str, Any]:
+    """Return the definition as an object."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": names.CRD_NAME,
+            "labels": {"app.kubernetes.io/name": names.OPERATOR, names.LABEL_PROVISIONED_SERVICE: "true"},
+        },
+        "spec": {
+            "group": names.GROUP,
+            "names": {
+                "kind": names.KIND,
+                "listKind": names.LIST_KIND,
+                "plural": names.PLURAL,
+                "singular": names.SINGULAR,
+                "shortNames": [names.SHORT_NAME],
+                "categories": [names.CATEGORY],
+            },
+            "scope": "Namespaced",
+            "versions": [_version()],
+        },
+    }
+
+
+def _version() -> Schema:
+    return {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": _columns(),
+        "schema": {"openAPIV3Schema": _resource()},
+    }
+
+
+def _columns() -> list[Schema]:
+    ready = '.status.conditions[?(@.type=="Ready")]'
+    return [
+        _column("Ready", f"{ready}.status", "Whether all that the resource asks for is there."),
+        _column("Reason", f"{ready}.reason", "Why it is ready or not, in one word."),
+        _column("Database", ".spec.database.name", "The database."),
+        _column("Migration", ".status.migrations.current", "The last migration applied."),
+        _column("Role", ".spec.role.name", "The application's login role.", priority=1),
+        _column("Server", ".status.server.host", "The server.", priority=1),
+        _column("Message", f"{ready}.message", "Why it is ready or not, in a sentence.", priority=1),
+        _column("Age", ".metadata.creationTimestamp", "Time since the resource was made.", kind="date"),
+    ]
+
+
+def _column(name: str, path: str, description: str, *, kind: str = "string", priority: int = 0) -> Schema:
+    column = {"name": name, "type": kind, "description": description, "jsonPath": path}
+    return column | ({"priority": priority} if priority else {})
+
+
+def _resource() -> Schema:
+    status = structural(Status.model_json_schema())
+    # Nobody has looked yet: visible to kstatus from the first moment on. A field's own default would appear in every
+    # status that leaves it out.
+    del status["properties"]["observedGeneration"]["default"]
+    return {
+        "description": "A role, a database, its extensions, migrations and first-run data in a PostgreSQL server.",
+        "type": "object",
+        "required": ["spec"],
+        VALIDATIONS: [RESOURCE_NAME.told()],
+        "properties": {
+            "apiVersion": {"description": f"Always {names.API_VERSION}.", "type": "string"},
+            "kind": {"description": f"Always {names.KIND}.", "type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(Spec.model_json_schema()),
+            "status": status | {"default": {"observedGeneration": -1}},
+        },
+    }
+
+
+def structural(schema: Schema) -> Schema:
+    """Return a pydantic schema as the API server wants it: no references, no null, no titles."""
+    return _structural(schema, schema.get("$defs", {}))
+
+
+def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
+    whole = _resolved(node, definitions)
+    result = {key: value for key, value in whole.items() if key not in _DROPPED}
+    if result.get("default", ...) in (None, []):
+        # Absent and empty are the same to us, and a default would be written into everybody's object.
+        del result["default"]
+    if "description" in result:
+        result["description"] = " ".join(result["description"].split())
+    if "properties" in result:
+        result["properties"] = {name: _structural(it, definitions) for name, it in result["properties"].items()}
+    if "items" in result:
+        result["items"] = _structural(result["items"], definitions)
+    if VALIDATIONS in result:
+        result[VALIDATIONS] = [{"rule": rule["rule"], "message": rule["message"]} for rule in result[VALIDATIONS]]
+    if result.get("type") == "integer":
+        result["format"] = "int64"
+    return {key: result[key] for key in sorted(result, key=_rank)}
+
+
+def _resolved(node: Schema, definitions: dict[str, Schema]) -> Schema:
+    """Return the node with what it refers to; its own description and default win."""
+    own = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
+    if "$ref" in node:
+        return _resolved(definitions[node["$ref"].rpartition("/")[2]], definitions) | own
+    if "anyOf" in node:
+        present = [option for option in node["anyOf"] if option.get("type") != "null"]
+        if len(present) != 1:
+            raise ValueError("a structural schema has one type for each field")
+        return _resolved(present[0], definitions) | own
+    return own
+
+
+_ORDER = ("description", "type", "format", "enum", "default", VALIDATIONS, "required", "properties", "items")
+
+
+def _rank(key: str) -> tuple[int, str]:
+    return (_ORDER.index(key) if key in _ORDER else _ORDER.index("default"), key)
+
+
+class _Plain(yaml.SafeDumper):
+    """YAML without anchors, with lists set in under their key."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)

@@ -1,0 +1,107 @@
+"""The work queue, with client-go's semantics; pure, with a clock that is given."""
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+FIRST_DELAY = 1.0
+LAST_DELAY = 300.0
+JITTER = 0.2
+
+
+class Queue(Generic[Key]):
+    """Keys that wait: never two workers on one key, and what is added while a worker is on it comes once more."""
+
+    def __init__(self, clock: Callable[[], float], chance: random.Random) -> None:
+        self._clock = clock
+        self._chance = chance
+        self._waiting: deque[Key] = deque()
+        self._dirty: dict[Key, float] = {}
+        """Keys that want a worker, and since when; those in processing are not in `_waiting` yet."""
+        self._processing: set[Key] = set()
+        self._due: dict[Key, float] = {}
+        """When a key comes by itself; the one truth of which `_timers` may hold old news."""
+        self._timers: list[tuple[float, int, Key]] = []
+        self._serial = 0
+        self._failures: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def processing(self) -> int:
+        """How many keys a worker is on."""
+        return len(self._processing)
+
+    def add(self, key: Key) -> None:
+        """Let a worker have the key as soon as there is one."""
+        if key in self._dirty:
+            return
+        self._dirty[key] = self._clock()
+        if key not in self._processing:
+            self._waiting.append(key)
+
+    def add_after(self, key: Key, delay: float) -> None:
+        """Add the key after so many seconds; a key has one such time, and this is it from now on."""
+        when = self._clock() + delay
+        self._due[key] = when
+        self._serial += 1
+        heapq.heappush(self._timers, (when, self._serial, key))
+
+    def retry(self, key: Key) -> float:
+        """Count a failure, add the key after the delay that it has earned, and return that delay."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = self.jittered(min(FIRST_DELAY * 2 ** min(failures, 32), LAST_DELAY))
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: Key) -> None:
+        """Begin anew with the count of failures."""
+        self._failures.pop(key, None)
+
+    def drop(self, key: Key) -> None:
+        """Forget all about the key; a worker that is on it ends what it does."""
+        self.forget(key)
+        self._due.pop(key, None)
+        if self._dirty.pop(key, None) is not None and key not in self._processing:
+            self._waiting.remove(key)
+
+    def take(self) -> tuple[Key, float] | None:
+        """Return a key for a worker and how long it had waited; None where there is none now."""
+        self._ring()
+        if not self._waiting:
+            return None
+        key = self._waiting.popleft()
+        self._processing.add(key)
+        return key, self._clock() - self._dirty.pop(key)
+
+    def done(self, key: Key) -> None:
+        """End the work on a key; if it was added meanwhile, it waits again."""
+        self._processing.discard(key)
+        if key in self._dirty:
+            self._waiting.append(key)
+
+    def next_due(self) -> float | None:
+        """Return in how many seconds the next key comes by itself."""
+        while self._timers and self._is_old_news(*self._timers[0]):
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0][0] - self._clock()) if self._timers else None
+
+    def jittered(self, delay: float) -> float:
+        """Return about so many seconds: what began together shall not stay together."""
+        return delay * self._chance.uniform(1 - JITTER, 1 + JITTER)
+
+    def _ring(self) -> None:
+        while self._timers and self._timers[0][0] <= self._clock():
+            when, serial, key = heapq.heappop(self._timers)
+            if not self._is_old_news(when, serial, key):
+                del self._due[key]
+                self.add(key)
+
+    def _is_old_news(self, when: float, _: int, key: Key) -> bool:
+        return self._due.get(key) != when

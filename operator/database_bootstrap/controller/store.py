@@ -1,0 +1,134 @@
+"""The newest version of each resource, and which resources refer to a Secret or a ConfigMap."""
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from database_bootstrap.api import names
+from database_bootstrap.kube.resource import Key, Resource
+
+
+class News(Enum):
+    """What a version of a resource tells the operator."""
+
+    FIRST_SIGHT = auto()
+    """It was not known."""
+    WORK = auto()
+    """It wants something that it did not want before, or its status is not what was written."""
+    NOTHING = auto()
+    """It is known already, or nothing in it concerns the operator."""
+    GONE = auto()
+    """It is being deleted."""
+
+
+class Reference(NamedTuple):
+    """A Secret or a ConfigMap that a resource refers to."""
+
+    plural: str
+    namespace: str
+    name: str
+
+
+class Store:
+    """What the operator knows of its resources; filled by the watch, by lists, and by replies to its own writes."""
+
+    def __init__(self) -> None:
+        self._resources: dict[Key, Resource] = {}
+        self._refers: dict[Key, frozenset[Reference]] = {}
+        self._referred: dict[Reference, set[Key]] = {}
+        """The same the other way round."""
+        self._writing: dict[Key, Resource | None] = {}
+        """Keys whose status is being written, and the newest version that was seen meanwhile."""
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    def keys(self) -> list[Key]:
+        """Return all keys."""
+        return list(self._resources)
+
+    def get(self, key: Key) -> Resource | None:
+        """Return the newest version that is known."""
+        return self._resources.get(key)
+
+    def referring(self, reference: Reference) -> frozenset[Key]:
+        """Return the resources that refer to a Secret or ConfigMap."""
+        return frozenset(self._referred.get(reference, ()))
+
+    def see(self, resource: Resource) -> News:
+        """Take note of a version, as a watch or a list shows it, and say what follows from it."""
+        if resource.key in self._writing:
+            # It may be the echo of a write whose reply is still under way.
+            held = self._writing[resource.key]
+            if held is None or resource.is_newer_than(held):
+                self._writing[resource.key] = resource
+            return News.NOTHING
+        before = self._resources.get(resource.key)
+        if before is not None and before.uid == resource.uid and not resource.is_newer_than(before):
+            return News.NOTHING
+        if resource.deleting:
+            self.remove(resource.key, resource.uid)
+            return News.GONE
+        self._put(resource)
+        return _news(before, resource)
+
+    def begin_write(self, key: Key) -> None:
+        """Hold back what a watch shows of this resource until its own write is through."""
+        self._writing[key] = None
+
+    def end_write(self, key: Key, reply: Resource | None) -> News:
+        """Take note of the reply to a write, which is no news, and of what was held back."""
+        held = self._writing.pop(key, None)
+        if reply is not None and key in self._resources:
+            self._put(reply)
+        return self.see(held) if held is not None else News.NOTHING
+
+    def remove(self, key: Key, uid: str) -> bool:
+        """Forget a resource that is gone; False where another one has its name by now."""
+        before = self._resources.get(key)
+        if before is None or before.uid != uid:
+            return False
+        self._refer(key, frozenset())
+        del self._resources[key]
+        return True
+
+    def _put(self, resource: Resource) -> None:
+        self._resources[resource.key] = resource
+        self._refer(resource.key, frozenset(_references(resource)))
+
+    def _refer(self, key: Key, wanted: frozenset[Reference]) -> None:
+        before = self._refers.pop(key, frozenset())
+        for reference in before - wanted:
+            self._referred[reference].discard(key)
+            if not self._referred[reference]:
+                del self._referred[reference]
+        for reference in wanted - before:
+            self._referred.setdefault(reference, set()).add(key)
+        if wanted:
+            self._refers[key] = wanted
+
+
+def _news(before: Resource | None, now: Resource) -> News:
+    if before is None or before.uid != now.uid:
+        return News.FIRST_SIGHT
+    wants = now.generation != before.generation or now.annotations != before.annotations
+    return News.WORK if wants or now.status != before.status else News.NOTHING
+
+
+def _references(resource: Resource) -> Iterator[Reference]:
+    namespace, name = resource.key
+    spec = resource.spec
+    for path in (("server", "adminSecretRef", "name"), ("role", "passwordSecretRef", "name")):
+        secret = _at(spec, *path)
+        if isinstance(secret, str):
+            yield Reference("secrets", namespace, secret)
+    yield Reference("secrets", namespace, name + names.PASSWORD_SECRET_SUFFIX)
+    for stage in ("migrations", "seed"):
+        for reference in _at(spec, stage, "source", "configMapRefs") or ():
+            yield Reference("configmaps", namespace, str(_at(reference, "name")))
+
+
+def _at(value: Any, *path: str) -> Any:  # noqa: ANN401 a spec that nobody has validated yet
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    return value

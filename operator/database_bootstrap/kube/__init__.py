@@ -1,0 +1,1 @@
+"""The cluster: the only importer of the Kubernetes client."""

@@ -1,0 +1,99 @@
+"""The two Secrets that the operator makes: they outlive their resource, and a foreign one is never touched."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from database_bootstrap.api import binding, names
+from database_bootstrap.api.binding import Connection
+from database_bootstrap.errors import NotOwned, ServerUnreachable
+from database_bootstrap.kube import client
+from database_bootstrap.kube.client import MERGE, SECRETS, Call, Kube
+from database_bootstrap.kube.resource import Key
+
+ATTEMPTS = 3
+
+
+async def keep_password(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
+    """Make the Secret of a password; return False where one of that name exists, and leave it alone."""
+    (key, uid) = owner
+    try:
+        await kube.create(SECRETS, key.namespace, _manifest(name, names.PASSWORD_SECRET_TYPE, uid, data))
+    except client.ConflictError:
+        return False
+    return True
+
+
+async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Connection) -> None:
+    """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
+    (key, uid) = owner
+    data = binding.secret_data(connection)
+    for _ in range(ATTEMPTS):
+        try:
+            await kube.create(SECRETS, key.namespace, _manifest(name, names.CONNECTION_SECRET_TYPE, uid, data))
+        except client.ConflictError:
+            if await _renewed(kube, owner, name, data):
+                return
+        else:
+            return
+    raise ServerUnreachable(f'The Secret "{name}" was changed {ATTEMPTS} times while it was written.')
+
+
+def is_ours(raw: Mapping[str, Any], uid: str) -> bool:
+    """Return whether the Secret was made for this very resource."""
+    annotations = raw["metadata"].get("annotations") or {}
+    return bool(annotations.get(names.ANNOTATION_UID) == uid)
+
+
+async def _renewed(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
+    """Return whether the Secret that is there holds this data now; False when it went or changed meanwhile."""
+    (key, uid) = owner
+    try:
+        found = await kube.get(SECRETS, key.namespace, name)
+        if not is_ours(found, uid):
+            raise NotOwned(
+                f'The Secret "{name}" exists and is not this resource\'s: delete it, or name another one in '
+                "`connectionSecret.name`."
+            )
+        await kube.send(_rewrite(key, found, data))
+    except (client.NotFoundError, client.ConflictError):
+        return False
+    return True
+
+
+def _rewrite(key: Key, found: Mapping[str, Any], data: Mapping[str, str]) -> Call:
+    # A merge, not an apply: the keys that the Secret was created with would stay for ever, as an apply only removes
+    # what an apply has brought. The resourceVersion makes sure that it is still the Secret whose uid was read.
+    stale = dict.fromkeys(set(found.get("data") or ()) - set(data))
+    body = {
+        "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+        "data": {**stale, **_encoded(data)},
+    }
+    return Call(
+        verb="patch",
+        kind=SECRETS,
+        namespace=key.namespace,
+        name=found["metadata"]["name"],
+        query={"fieldManager": names.FIELD_MANAGER},
+        body=body,
+        content_type=MERGE,
+    )
+
+
+def _manifest(name: str, kind: str, uid: str, data: Mapping[str, str]) -> dict[str, Any]:
+    # No owner reference: with the resource its owner's access to the data would go.
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": kind,
+        "metadata": {
+            "name": name,
+            "labels": {names.LABEL_MANAGED_BY: names.OPERATOR},
+            "annotations": {names.ANNOTATION_UID: uid},
+        },
+        "data": _encoded(data),
+    }
+
+
+def _encoded(data: Mapping[str, str]) -> dict[str, str]:
+    return {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}

@@ -1,0 +1,86 @@
+"""Bundles of ConfigMaps, kept in memory as long as their ConfigMaps stay as they are."""
+
+import asyncio
+import base64
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
+from database_bootstrap.errors import ReferenceNotFound
+from database_bootstrap.kube import client
+from database_bootstrap.kube.client import CONFIG_MAPS, METADATA_ONLY, Json, Kube
+
+LIMIT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    versions: tuple[str, ...]
+    bundle: Bundle
+    size: int
+
+
+class Library:
+    """Reads a ConfigMap in full only when its resourceVersion is not the one that was read before."""
+
+    def __init__(self, kube: Kube, limit: int = LIMIT_BYTES) -> None:
+        self._kube = kube
+        self._limit = limit
+        self._size = 0
+        self._kept: OrderedDict[tuple[str, tuple[str, ...]], _Kept] = OrderedDict()
+        self._watched: dict[tuple[str, str], str] = {}
+
+    def note(self, namespace: str, name: str, version: str | None) -> None:
+        """Take the watch's word for the version of a ConfigMap, which spares a call; None: it is out of sight."""
+        if version is None:
+            self._watched.pop((namespace, name), None)
+        else:
+            self._watched[namespace, name] = version
+
+    async def bundle(self, namespace: str, names: tuple[str, ...]) -> Bundle:
+        """Return the merged files; raise `ReferenceNotFound`, or `BundleRejected` for what cannot be used."""
+        kept = self._kept.get((namespace, names))
+        if kept is not None and await self._are_still(namespace, names, kept.versions):
+            self._kept.move_to_end((namespace, names))
+            return kept.bundle
+        maps = await asyncio.gather(*(self._read(namespace, name) for name in names))
+        bundle = bundle_of_config_maps([_data(raw) for raw in maps])
+        self._keep(namespace, names, tuple(_version(raw) for raw in maps), bundle)
+        return bundle
+
+    async def _are_still(self, namespace: str, names: tuple[str, ...], versions: tuple[str, ...]) -> bool:
+        now = await asyncio.gather(*(self._version_now(namespace, name) for name in names))
+        return tuple(now) == versions
+
+    async def _version_now(self, namespace: str, name: str) -> str:
+        known = self._watched.get((namespace, name))
+        return known or _version(await self._read(namespace, name, METADATA_ONLY))
+
+    async def _read(self, namespace: str, name: str, accept: str = client.JSON) -> Json:
+        try:
+            return await self._kube.get(CONFIG_MAPS, namespace, name, accept=accept)
+        except client.NotFoundError:
+            raise ReferenceNotFound(f'The ConfigMap "{name}" is not there.') from None
+
+    def _keep(self, namespace: str, names: tuple[str, ...], versions: tuple[str, ...], bundle: Bundle) -> None:
+        before = self._kept.pop((namespace, names), None)
+        size = sum(len(file.content) for file in bundle.files)
+        self._kept[namespace, names] = _Kept(versions=versions, bundle=bundle, size=size)
+        self._size += size - (before.size if before else 0)
+        while self._size > self._limit:
+            _, oldest = self._kept.popitem(last=False)
+            self._size -= oldest.size
+
+
+def _version(raw: Json) -> str:
+    return str(raw["metadata"]["resourceVersion"])
+
+
+def _data(raw: Json) -> ConfigMapData:
+    binary = raw.get("binaryData") or {}
+    return ConfigMapData(
+        name=raw["metadata"]["name"],
+        data=raw.get("data") or {},
+        binary_data={key: base64.b64decode(value) for key, value in binary.items()},
+    )

@@ -1,0 +1,52 @@
+"""What one resource refers to, read from the cluster it lives in."""
+
+import base64
+
+from database_bootstrap.api.binding import Connection
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.kube import binding, client
+from database_bootstrap.kube.client import SECRETS, Kube
+from database_bootstrap.kube.library import Library
+from database_bootstrap.kube.resource import Resource
+from database_bootstrap.stages.surroundings import KeptSecret
+
+
+class References:
+    """The surroundings of one resource: Secrets are read anew each time and never kept."""
+
+    def __init__(self, kube: Kube, library: Library, resource: Resource, *, in_cluster: bool) -> None:
+        self._kube = kube
+        self._library = library
+        self._namespace = resource.key.namespace
+        self._owner = (resource.key, resource.uid)
+        self._in_cluster = in_cluster
+
+    def qualify(self, host: str) -> str:
+        """Return the host as this process can resolve it: a Service's bare name is looked for where the resource is."""
+        bare = host and not set(".:/") & set(host) and host != "localhost"
+        return f"{host}.{self._namespace}.svc" if bare and self._in_cluster else host
+
+    async def secret(self, name: str) -> KeptSecret | None:
+        """Return the Secret, or None where there is none."""
+        try:
+            raw = await self._kube.get(SECRETS, self._namespace, name)
+        except client.NotFoundError:
+            return None
+        data = raw.get("data") or {}
+        (_, uid) = self._owner
+        return KeptSecret(
+            data={key: base64.b64decode(value) for key, value in data.items()}, ours=binding.is_ours(raw, uid)
+        )
+
+    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+        """Return the merged files of these ConfigMaps."""
+        return await self._library.bundle(self._namespace, config_maps)
+
+    async def keep_password(self, name: str, username: str, password: str) -> bool:
+        """Make the Secret of a generated password; return False where one of that name exists, and leave it alone."""
+        data = {"username": username, "password": password}
+        return await binding.keep_password(self._kube, self._owner, name, data)
+
+    async def publish(self, name: str, connection: Connection) -> None:
+        """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
+        await binding.publish(self._kube, self._owner, name, connection)

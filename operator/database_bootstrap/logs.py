@@ -1,0 +1,58 @@
+"""Logs: one JSON object a line, or text; what belongs to a resource names it."""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from database_bootstrap.settings import LogFormat
+
+EXTRAS = ("object", "visit")
+"""The attributes of a record that are written as fields of their own; given to a logger as `extra`."""
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: getattr(record, name) for name in EXTRAS if hasattr(record, name)},
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """Writes a record for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the name is logging's
+        about: Mapping[str, str] = getattr(record, "object", {})
+        where = f" [{about['namespace']}/{about['name']}]" if about else ""
+        return super().formatMessage(record) + where
+
+
+def set_up(level: str, form: LogFormat, stream: TextIO) -> None:
+    """Send all logs of this process to the stream."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # One line for each watch event otherwise; and asyncio's debug lines repeat arguments.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(max(logging.INFO, root.level))
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def about(namespace: str, name: str) -> dict[str, Any]:
+    """Return the `extra` of a record about one resource."""
+    return {"object": {"kind": "DatabaseBootstrap", "namespace": namespace, "name": name}}

@@ -1,0 +1,167 @@
+"""How `run` is set up: flags, with the environment for what is not given; pure."""
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+LogFormat = Literal["json", "text"]
+Value = TypeVar("Value")
+
+PREFIX = "DBBOOTSTRAP_"
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+TRUE = {"1", "true", "yes"}
+FALSE = {"0", "false", "no", ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where the probes and the metrics are served."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set."""
+
+    namespaces: tuple[str, ...] = ()
+    """Empty: all of the cluster."""
+    cluster_id: str | None = None
+    """Names the cluster in ownership marks. None: the uid of the namespace kube-system."""
+    workers: int = 8
+    max_connections: int = 8
+    """Per PostgreSQL server."""
+    health: Address = field(default_factory=lambda: Address(host="0.0.0.0", port=8080))  # noqa: S104 the kubelet asks
+    leader_elect: bool = False
+    lease_namespace: str | None = None
+    """None: the namespace that the operator runs in."""
+    lease_name: str = "database-bootstrap-operator"
+    grace_seconds: float = 25.0
+    """How long a visit may go on after SIGTERM."""
+    log_level: str = "INFO"
+    log_format: LogFormat = "json"
+    watch_secrets: bool = False
+    """Needs rights to list and watch all Secrets; without it a Secret that is waited for is asked for."""
+    kubeconfig: str | None = None
+    context: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting; each can come from the environment, as DBBOOTSTRAP_ and its name in capitals."""
+    add = parser.add_argument
+    add("--namespace", action="append", metavar="NAME", help="serve this namespace only; repeatable (default: all)")
+    add("--cluster-id", metavar="ID", help="name of the cluster in ownership marks (default: uid of kube-system)")
+    add("--workers", type=_count, metavar="N", help="visits at once (default: 8)")
+    add("--max-connections-per-server", type=_connections, metavar="N", help="to PostgreSQL, at once (default: 8)")
+    add("--health-address", type=_address, metavar="HOST:PORT", help="probes and metrics (default: 0.0.0.0:8080)")
+    add("--leader-elect", action=argparse.BooleanOptionalAction, default=None, help="act only while holding a Lease")
+    add("--lease-namespace", metavar="NAME", help="namespace of the Lease (default: the operator's own)")
+    add("--lease-name", metavar="NAME", help="name of the Lease (default: database-bootstrap-operator)")
+    add("--grace-seconds", type=_seconds, metavar="SECONDS", help="for visits to end after SIGTERM (default: 25)")
+    add("--log-level", choices=LEVELS, type=str.upper, help="(default: INFO)")
+    add("--log-format", choices=("json", "text"), help="(default: json)")
+    add("--watch-secrets", action="store_true", default=None, help="act at once on Secrets; needs list and watch")
+    add("--kubeconfig", metavar="FILE", help="(default: the Pod's own access, else KUBECONFIG, else ~/.kube/config)")
+    add("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
+
+
+def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Return the settings; raise `ValueError` with a sentence for what the environment sets and cannot be."""
+    defaults = Settings()
+    read = _Reader(arguments, environ)
+    return Settings(
+        namespaces=read.namespaces(),
+        cluster_id=read.text("cluster_id"),
+        workers=read.value("workers", _count, defaults.workers),
+        max_connections=read.value("max_connections_per_server", _connections, defaults.max_connections),
+        health=read.value("health_address", _address, defaults.health),
+        leader_elect=read.value("leader_elect", _flag, False),
+        lease_namespace=read.text("lease_namespace") or environ.get("POD_NAMESPACE") or None,
+        lease_name=read.text("lease_name") or defaults.lease_name,
+        grace_seconds=read.value("grace_seconds", _seconds, defaults.grace_seconds),
+        log_level=read.value("log_level", _level, defaults.log_level),
+        log_format=read.value("log_format", _format, defaults.log_format),
+        watch_secrets=read.value("watch_secrets", _flag, False),
+        kubeconfig=read.text("kubeconfig"),
+        context=read.text("context"),
+    )
+
+
+class _Reader:
+    """Finds each value: the flag, else the environment, else the default."""
+
+    def __init__(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+        self._arguments = vars(arguments)
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        return self._arguments.get(name) or self._environ.get(PREFIX + name.upper()) or None
+
+    def value(self, name: str, parse: Callable[[str], Value], default: Value) -> Value:
+        given: Value | None = self._arguments.get(name)
+        if given is not None:
+            return given
+        variable = PREFIX + name.upper()
+        try:
+            return parse(self._environ[variable]) if self._environ.get(variable) else default
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ValueError(f"{variable}: {error}") from None
+
+    def namespaces(self) -> tuple[str, ...]:
+        given: list[str] | None = self._arguments.get("namespace")
+        named = given or re.split(r"[,\s]+", self._environ.get(f"{PREFIX}NAMESPACE", ""))
+        wrong = [name for name in named if name and not NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not the name of a namespace")
+        return tuple(dict.fromkeys(filter(None, named)))
+
+
+def _count(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _connections(text: str) -> int:
+    # A visit with Alembic may need three at once, and must not wait for itself.
+    return _at_least(3, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return Address(host=host.strip("[]") or "0.0.0.0", port=int(port))  # noqa: S104 as in Go's ":8080"
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in TRUE | FALSE:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in TRUE
+
+
+def _level(text: str) -> str:
+    if text.upper() not in LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(LEVELS)}")
+    return text.upper()
+
+
+def _format(text: str) -> LogFormat:
+    match text:
+        case "json" | "text":
+            return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither json nor text")

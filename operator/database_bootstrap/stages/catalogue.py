@@ -1,0 +1,132 @@
+"""What the catalogues say of a database: reads only, every name qualified."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from database_bootstrap.api.status import ServerStatus
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ownership import Mark, mark_in
+from database_bootstrap.stages.sessions import rows
+
+_LOCALE_BEFORE_17 = "daticulocale"
+_LOCALE = "datlocale"
+"""pg_database.daticulocale was renamed in PostgreSQL 17, when the builtin provider came."""
+
+_DATABASE = """
+    SELECT d.oid, pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),
+           d.datlocprovider::text, d.datcollate, d.{locale}, d.datconnlimit,
+           pg_catalog.shobj_description(d.oid, 'pg_database')
+    FROM pg_catalog.pg_database d WHERE d.datname = %s
+"""
+_PARAMETERS = """
+    SELECT pg_catalog.split_part(setting, '=', 1), pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1)
+    FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS setting
+    WHERE s.setrole = 0 AND s.setdatabase =
+        (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
+_SCHEMAS = "SELECT nspname, pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace"
+_SERVER = """
+    SELECT pg_catalog.current_setting('server_version'),
+           pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
+           pg_catalog.to_regclass('dbbootstrap.identity') IS NOT NULL
+"""
+_SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+_LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
+_LEDGER = f"SELECT incarnation::text, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
+_USER_TABLES = """
+    SELECT n.nspname, c.relname
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'dbbootstrap') AND n.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """A row of pg_database."""
+
+    name: str
+    oid: int
+    owner: str
+    encoding: str
+    provider: str
+    """libc, icu or builtin, as one letter: c, i, b."""
+    collate: str
+    locale: str | None
+    """Of the providers icu and builtin."""
+    connection_limit: int
+    comment: str | None
+
+    @property
+    def mark(self) -> Mark | None:
+        """Whose it is."""
+        return mark_in(self.comment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What only a session in the database can see."""
+
+    server: ServerStatus = field(default_factory=ServerStatus)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    """Name → owner."""
+    incarnation: str | None = None
+    """None where there is no ledger."""
+    ledger_seq: int | None = None
+
+
+async def find_database(connection: Connection, name: str) -> Database | None:
+    """Return the database of this name, if there is one."""
+    locale = _LOCALE if connection.info.server_version >= 170000 else _LOCALE_BEFORE_17
+    found = await rows(connection, _DATABASE.format(locale=locale), (name,), doing="look for the database")
+    if not found:
+        return None
+    oid, owner, encoding, provider, collate, locale_name, limit, comment = found[0]
+    return Database(
+        name=name,
+        oid=oid,
+        owner=owner,
+        encoding=encoding,
+        provider=provider,
+        collate=collate,
+        locale=locale_name,
+        connection_limit=limit,
+        comment=comment,
+    )
+
+
+async def role_comment(connection: Connection, role: str) -> str | None:
+    """Return the comment on a role, or None where there is none."""
+    query = "SELECT pg_catalog.shobj_description(oid, 'pg_authid') FROM pg_catalog.pg_roles WHERE rolname = %s"
+    found = await rows(connection, query, (role,), doing="read the role's comment")
+    return found[0][0] if found else None
+
+
+async def look_inside(connection: Connection) -> Inside:
+    """Return what the session's database holds."""
+    doing = "look into the database"
+    ((version, control, has_ledger),) = await rows(connection, _SERVER, doing=doing)
+    system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if control else None
+    ledger = await rows(connection, _LEDGER, doing="read the ledger") if has_ledger else []
+    return Inside(
+        server=ServerStatus(version=version.split(" ")[0], system_identifier=system),
+        parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
+        schemas=dict(await rows(connection, _SCHEMAS, doing=doing)),
+        incarnation=ledger[0][0] if ledger else None,
+        ledger_seq=ledger[0][1] if ledger else None,
+    )
+
+
+async def user_tables(connection: Connection) -> list[tuple[str, str]]:
+    """Return (schema, table) of all that is no system's, no extension's and not ours; partitions with their parent."""
+    return [(schema, table) for schema, table in await rows(connection, _USER_TABLES, doing="look for tables")]
+
+
+async def ledger_seq(connection: Connection) -> int:
+    """Return the number of the audit log's last row; every change has one."""
+    return int((await rows(connection, _LEDGER_SEQ, doing="read the ledger"))[0][0])

@@ -1,0 +1,165 @@
+"""Database: there, owned by the role, marked, with its schemas, parameters and ledger."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from database_bootstrap import errors
+from database_bootstrap.api import status
+from database_bootstrap.api.outcomes import Reason, StageName
+from database_bootstrap.api.v1alpha1 import DatabaseSpec, LocaleSpec, Spec
+from database_bootstrap.postgres.ownership import Mark, mark_in
+from database_bootstrap.stages import catalogue
+from database_bootstrap.stages import database_actions as actions
+from database_bootstrap.stages.catalogue import Database, Inside
+from database_bootstrap.stages.role import is_ours
+from database_bootstrap.stages.stage import Action, Conclusion, Stage
+from database_bootstrap.stages.visit import Visit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The database, from outside and from within."""
+
+    database: Database | None
+    intent: Mark | None
+    """The mark on the role, which names the database that was about to be made."""
+    inside: Inside | None = None
+    """None where the database is not there, or cannot be entered."""
+
+
+async def observe(visit: Visit) -> Found:
+    """Look for the database, and into it."""
+    view = await visit.view()
+    name, role = visit.spec.database.name, visit.spec.role.name
+    database = await catalogue.find_database(view, name)
+    visit.database_exists = database is not None
+    intent = mark_in(await catalogue.role_comment(view, role))
+    if database is None or not (is_ours(visit, database.mark) or _was_intended(visit, database, intent)):
+        return Found(database=database, intent=intent)
+    if visit.planning and await visit.sessions.try_role() is None:
+        return Found(database=database, intent=intent)
+    inside = await catalogue.look_inside(visit.sessions.as_role or await visit.sessions.owner())
+    visit.ledger_exists = inside.incarnation is not None
+    visit.facts.server = inside.server.model_copy(update=await _address(visit))
+    visit.facts.database = status.DatabaseStatus(
+        name=name,
+        oid=database.oid,
+        origin=status.Origin(mark.origin) if (mark := database.mark or intent) else None,
+        incarnation=inside.incarnation,
+        ledger_seq=inside.ledger_seq,
+    )
+    return Found(database=database, intent=intent, inside=inside)
+
+
+async def _address(visit: Visit) -> dict[str, object]:
+    endpoint = await visit.credentials.endpoint()
+    return {"host": endpoint.host, "port": endpoint.port}
+
+
+async def note_ledger(visit: Visit) -> None:
+    """Note how far the ledger is after all changes; a visit without any has read it already."""
+    known, view = visit.facts.database, visit.sessions.as_role
+    if known and view and any(outcome.changes for outcome in visit.outcomes):
+        visit.facts.database = known.model_copy(update={"ledger_seq": await catalogue.ledger_seq(view)})
+
+
+def _was_intended(visit: Visit, database: Database, intent: Mark | None) -> bool:
+    """Whether this resource made the database and was stopped before it could mark it."""
+    return (
+        database.mark is None
+        and database.owner == visit.spec.role.name
+        and is_ours(visit, intent)
+        and intent is not None
+        and intent.database == database.name
+    )
+
+
+def compare(visit: Visit, found: Found) -> Sequence[Action]:
+    """Return what makes the database as wanted; raise for another's, and for what only a new one could satisfy."""
+    name = visit.spec.database.name
+    if found.database is None:
+        return (actions.CreateDatabase(name=name), actions.MarkDatabase(name=name), *_compare_contents(visit, Inside()))
+    _check_ownership(visit, found.database, found.intent)
+    _check_creation_settings(visit.spec.database, found.database)
+    return tuple(_compare_present(visit, found.database, found.inside or Inside()))
+
+
+def _check_ownership(visit: Visit, database: Database, intent: Mark | None) -> None:
+    role, quoted = visit.spec.role.name, f'Database "{database.name}"'
+    if database.mark is None and not _was_intended(visit, database, intent):
+        raise errors.NotOwned(
+            f"{quoted} exists and was not made by this operator; it is left alone. Choose another database.name"
+        )
+    if database.mark is not None and database.mark.owner != visit.subject.owner:
+        raise errors.NotOwned(f"{quoted} belongs to {database.mark.owner}; it is left alone")
+    if database.owner != role:
+        raise errors.SettingMismatch(
+            f'{quoted} is owned by "{database.owner}" instead of "{role}"; give it back with '
+            f'ALTER DATABASE "{database.name}" OWNER TO "{role}"'
+        )
+
+
+def _check_creation_settings(wanted: DatabaseSpec, found: Database) -> None:
+    if wanted.encoding != found.encoding:
+        raise errors.SettingMismatch(
+            f'Database "{found.name}" has encoding {found.encoding} instead of {wanted.encoding}, which only counts at '
+            "creation; make a new database and move the data"
+        )
+    if wanted.locale and _locale_key(wanted.locale) != _found_locale(found):
+        raise errors.SettingMismatch(
+            f'Database "{found.name}" has locale {found.locale or found.collate} instead of {wanted.locale.name} '
+            f"({wanted.locale.provider.value}), which only counts at creation; make a new database and move the data"
+        )
+
+
+def _locale_key(locale: LocaleSpec) -> tuple[str, str]:
+    return locale.provider.value[0].lower().replace("l", "c"), _spelled(locale.name)
+
+
+def _found_locale(found: Database) -> tuple[str, str]:
+    return found.provider, _spelled(found.collate if found.provider == "c" else found.locale or "")
+
+
+def _spelled(locale: str) -> str:
+    # The server rewrites what it was given: en_US.utf8 → en_US.UTF-8 (libc), de_AT → de-AT (ICU, 16 and newer).
+    return locale.lower().replace("_", "").replace("-", "")
+
+
+def _compare_present(visit: Visit, database: Database, inside: Inside) -> Iterator[Action]:
+    if database.mark is None:
+        yield actions.MarkDatabase(name=database.name)
+    limit = visit.spec.database.connection_limit
+    if limit is not None and limit != database.connection_limit:
+        yield actions.LimitConnections(name=database.name, limit=limit)
+    yield from _compare_contents(visit, inside)
+
+
+def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:
+    spec = visit.spec
+    if inside.incarnation is None:
+        yield actions.MakeLedger()
+    for parameter in spec.database.parameters:
+        if inside.parameters.get(parameter.name) != parameter.value:
+            yield actions.SetParameter(database=spec.database.name, name=parameter.name, value=parameter.value)
+    for schema in wanted_schemas(spec):
+        owner = inside.schemas.get(schema)
+        if owner is None:
+            yield actions.CreateSchema(name=schema)
+        elif owner != spec.role.name:
+            raise errors.SettingMismatch(
+                f'Schema "{schema}" is owned by "{owner}" instead of "{spec.role.name}"; it is left alone'
+            )
+
+
+def wanted_schemas(spec: Spec) -> tuple[str, ...]:
+    """Return the schemas that the role must own: those listed, and the one in which the migration tool works."""
+    tools = {spec.migrations.schema_name} if spec.migrations else set()
+    return tuple(dict.fromkeys([*(schema.name for schema in spec.schemas), *sorted(tools - {"public"})]))
+
+
+def conclude(visit: Visit, found: Found) -> Conclusion:
+    """Say that the database is there."""
+    return Conclusion(reason=Reason.DATABASE_IN_PLACE, message=f'Database "{visit.spec.database.name}" is there')
+
+
+STAGE = Stage(name=StageName.DATABASE, observe=observe, compare=compare, conclude=conclude)

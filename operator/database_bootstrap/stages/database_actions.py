@@ -1,0 +1,180 @@
+"""What can be done to a database; each action is one statement or one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import LiteralString
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from database_bootstrap.api.v1alpha1 import LocaleProvider, Spec
+from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ownership import Mark, Origin, with_mark
+from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages.role import require_rights
+from database_bootstrap.stages.sessions import execute, rows
+from database_bootstrap.stages.visit import Visit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateDatabase:
+    """CREATE DATABASE with the role as owner; the role's own comment says already whose it will be."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f'create database "{self.name}"'
+
+    async def run(self, visit: Visit) -> None:
+        await require_rights(visit)
+        connection = await visit.sessions.administrator()
+        await _join_role(connection, visit.spec.role.name)
+        try:
+            await connection.execute(_creation(visit.spec))
+        except psycopg.errors.DuplicateDatabase:
+            # Somebody was faster; the look that follows says who.
+            return
+        except psycopg.Error as error:
+            raise error_of(error, str(self)) from None
+        finally:
+            visit.sessions.forget_refusal()
+
+
+async def _join_role(connection: Connection, role: str) -> None:
+    """Make the administrator a member of the role, without which it may not make databases for it; superusers are."""
+    since_16 = connection.info.server_version >= 160000
+    query = "SELECT pg_catalog.pg_has_role(current_user, %s, %s)"
+    ((member,),) = await rows(connection, query, (role, "SET" if since_16 else "MEMBER"), doing="look for membership")
+    if not member:
+        options = sql.SQL(" WITH INHERIT TRUE, SET TRUE") if since_16 else sql.SQL("")
+        statement = sql.SQL("GRANT {} TO CURRENT_USER{}").format(sql.Identifier(role), options)
+        await execute(connection, statement, doing=f'join role "{role}"')
+
+
+def _creation(spec: Spec) -> sql.Composed:
+    wanted = spec.database
+    statement = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} ENCODING {}").format(
+        sql.Identifier(wanted.name),
+        sql.Identifier(spec.role.name),
+        sql.Identifier(wanted.template),
+        sql.Literal(wanted.encoding),
+    )
+    if wanted.locale:
+        words = _LOCALE_WORDS[wanted.locale.provider]
+        statement += sql.SQL(" LOCALE_PROVIDER {} {} {}").format(*map(sql.SQL, words), sql.Literal(wanted.locale.name))
+    if wanted.connection_limit is not None:
+        statement += sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(wanted.connection_limit))
+    return statement
+
+
+_LOCALE_WORDS: Mapping[LocaleProvider, tuple[LiteralString, LiteralString]] = {
+    LocaleProvider.LIBC: ("libc", "LOCALE"),
+    LocaleProvider.ICU: ("icu", "ICU_LOCALE"),
+    LocaleProvider.BUILTIN: ("builtin", "BUILTIN_LOCALE"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkDatabase:
+    """Say in a comment whose the database is, and close it to everybody else, once."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f'mark database "{self.name}" and close it to PUBLIC'
+
+    async def run(self, visit: Visit) -> None:
+        mark = Mark(owner=visit.subject.owner, database=self.name, origin=Origin.CREATED)
+        name = sql.Identifier(self.name)
+        await execute(
+            await visit.sessions.owner(),
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(with_mark(None, mark))),
+            sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name),
+            doing=str(self),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitConnections:
+    """Set the database's connection limit."""
+
+    name: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f'limit database "{self.name}" to {self.limit} connections'
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(
+            sql.Identifier(self.name), sql.Literal(self.limit)
+        )
+        await execute(await visit.sessions.owner(), statement, doing=str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetParameter:
+    """Set a parameter of the database, as the role: PostgreSQL itself refuses what the role may not set."""
+
+    database: str
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f'set parameter {self.name} of database "{self.database}"'
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("ALTER DATABASE {} SET {} TO {}").format(
+            sql.Identifier(self.database), sql.Identifier(*self.name.split(".")), sql.Literal(self.value)
+        )
+        await execute(await visit.sessions.owner(), statement, doing=str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateSchema:
+    """Make a schema that the role owns."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f'create schema "{self.name}"'
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.name))
+        await execute(await visit.sessions.owner(), statement, doing=str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeLedger:
+    """Make schema dbbootstrap with the ledger and the audit log; the database's incarnation is born here."""
+
+    def __str__(self) -> str:
+        return "create the ledger and the audit log (schema dbbootstrap)"
+
+    async def run(self, visit: Visit) -> None:
+        spec, owner = visit.spec, visit.subject.owner
+        administrator = (await visit.credentials.administrator()).user
+        await _let_in(await visit.sessions.owner(), administrator, spec.database.name)
+        identity = ledger.Identity(
+            incarnation=uuid4(), cluster=owner.cluster, namespace=owner.namespace, name=owner.name, uid=owner.uid
+        )
+        try:
+            await ledger.make(await visit.sessions.administrator(spec.database.name), identity, spec.role.name)
+        except psycopg.Error as error:
+            raise error_of(error, str(self)) from None
+        visit.ledger_exists = True
+
+
+async def _let_in(owner: Connection, administrator: str, database: str) -> None:
+    """Grant the administrator what it needs in the database, where it has it not: it may be no superuser."""
+    query = (
+        "SELECT bool_and(pg_catalog.has_database_privilege(%s, pg_catalog.current_database(), privilege))"
+        " FROM pg_catalog.unnest(ARRAY['CONNECT', 'CREATE']) AS privilege"
+    )
+    ((enough,),) = await rows(owner, query, (administrator,), doing="look at the administrator's rights")
+    if not enough:
+        statement = sql.SQL("GRANT CONNECT, CREATE ON DATABASE {} TO {}").format(
+            sql.Identifier(database), sql.Identifier(administrator)
+        )
+        await execute(owner, statement, doing="let the administrator in")

@@ -1,0 +1,217 @@
+"""How a seed is run: emptiness, files, sequences and marker, in one transaction as the role."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+import psycopg
+from psycopg import sql
+
+from database_bootstrap import errors
+from database_bootstrap.api.v1alpha1 import SeedSpec, Spec
+from database_bootstrap.bundles.bundle import Bundle, File
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.sqlstates import error_of, is_transient, server_words
+from database_bootstrap.stages import catalogue
+from database_bootstrap.stages.migrations import options_of, settle
+from database_bootstrap.stages.visit import Visit
+from database_bootstrap.tools import scripts
+
+_BLOCK = 64 * 1024
+_PROVIDER_SCHEMAS = (
+    "cron",
+    "pgagent",
+    "topology",
+    "tiger",
+    "tiger_data",
+    "aws_s3",
+    "aws_commons",
+    "google_vacuum_mgmt",
+)
+"""What extensions and cloud providers fill themselves."""
+_OWNED_SEQUENCES = """
+    SELECT s.oid::pg_catalog.int8, sn.nspname, s.relname, tn.nspname, t.relname, a.attname
+    FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+    JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
+    JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+    JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid AND q.seqincrement > 0
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = d.classid
+      AND d.deptype IN ('a', 'i') AND tn.nspname <> 'dbbootstrap'
+"""
+_RAISE_SEQUENCE = """
+    SELECT pg_catalog.setval({sequence}::pg_catalog.regclass, top)
+    FROM (SELECT pg_catalog.max({column}) AS top FROM {table}) t
+    WHERE top > (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {sequence_name})
+"""
+
+
+def check(bundle: Bundle, spec: Spec) -> None:
+    """Raise `BundleRejected` for a file that cannot be part of a seed; nothing was run."""
+    for file in bundle.files:
+        match PurePosixPath(file.path).suffix.lower():
+            case ".sql":
+                _check_script(file)
+            case ".csv":
+                _columns(file)
+                table_of(file, spec)
+            case _:
+                raise errors.BundleRejected(f"{file.path}: a seed is made of .sql and .csv files")
+
+
+def _check_script(file: File) -> None:
+    if scripts.script_of(file.path, file.text, own_transactions=False).mode is not scripts.Mode.TRANSACTION:
+        raise errors.BundleRejected(f"{file.path}: a seed is one transaction, and this cannot run in one")
+
+
+def table_of(file: File, spec: Spec) -> tuple[str, str]:
+    """Return schema and table that a .csv file is named after: `public.users.csv`, or `users.csv`."""
+    parts = PurePosixPath(file.path).stem.split(".")
+    if len(parts) == 1:
+        return (spec.migrations.schema_name if spec.migrations else "public"), parts[0]
+    if len(parts) != 2 or not all(parts):
+        raise errors.BundleRejected(f"{file.path}: name it after its table, `schema.table.csv`")
+    return parts[0], parts[1]
+
+
+def _columns(file: File) -> list[str]:
+    """Return the first line of a .csv file, which names the columns."""
+    columns = next(csv.reader(io.StringIO(file.text.removeprefix("\ufeff"), newline="")), [])
+    if not columns or not all(columns):
+        raise errors.BundleRejected(f"{file.path}: its first line must name the columns")
+    return columns
+
+
+def ignored(seed: SeedSpec, history_tables: Iterable[str]) -> frozenset[str]:
+    """Return the tables whose rows do not count."""
+    return frozenset([*seed.ignore_tables, *history_tables])
+
+
+async def history_tables(visit: Visit) -> tuple[str, ...]:
+    """Return the migration tool's own tables: their rows are nobody's data."""
+    spec = visit.spec.migrations
+    if spec is None or visit.sessions.as_role is None:
+        return ()
+    history = await visit.tools[spec.tool.value].read(visit.sessions.as_role, options_of(spec))
+    return history.tables
+
+
+async def find_row(connection: Connection, ignore: frozenset[str]) -> str | None:
+    """Return a user table that has a row, or None where all are empty; one that cannot be read counts as not empty."""
+    for table in await _asked(connection, ignore):
+        query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(*table))
+        try:
+            async with connection.transaction():
+                row = await (await connection.execute(query)).fetchone()
+        except psycopg.errors.InsufficientPrivilege:
+            return ".".join(table)
+        if row is None or row[0]:
+            return ".".join(table)
+    return None
+
+
+async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[str, str]]:
+    tables = await catalogue.user_tables(connection)
+    return [table for table in tables if ".".join(table) not in ignore and table[0] not in _PROVIDER_SCHEMAS]
+
+
+async def run(connection: Connection, bundle: Bundle, ignore: frozenset[str] | None, spec: Spec) -> None:
+    """Seed in one transaction; with `ignore` only where every other table is empty, else `ServerBusy` to look again."""
+    try:
+        async with connection.transaction():
+            if ignore is not None:
+                await _require_empty(connection, ignore)
+            total = 0
+            for file in bundle.files:
+                total += await _put_in(connection, file, spec)
+            await _raise_sequences(connection)
+            await mark(connection, bundle, "seeded", total, None)
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name != "seed_once":
+            raise error_of(error, "write the seed's marker") from None
+    except psycopg.Error as error:
+        raise error_of(error, "seed the database") from None
+    await settle(connection)
+
+
+async def _require_empty(connection: Connection, ignore: frozenset[str]) -> None:
+    """Keep writers out for the rest of the transaction, and ask again whether the tables are empty.
+
+    With FORCE ROW LEVEL SECURITY even their owner would see none of their rows, unless row_security is off.
+    """
+    tables = await _asked(connection, ignore)
+    if tables:
+        names = sql.SQL(", ").join(sql.Identifier(*table) for table in tables)
+        await connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE NOWAIT").format(names))
+    await connection.execute("SET LOCAL row_security = off")
+    occupied = await find_row(connection, ignore)
+    await connection.execute("SET LOCAL row_security TO DEFAULT")
+    if occupied:
+        raise errors.ServerBusy(f"{occupied} got its first row just now; the seed is considered anew")
+
+
+async def _put_in(connection: Connection, file: File, spec: Spec) -> int:
+    try:
+        if file.path.lower().endswith(".csv"):
+            return await _load_csv(connection, file, table_of(file, spec))
+        return await _run_sql(connection, file)
+    except psycopg.Error as error:
+        if is_transient(error):
+            raise
+        raise errors.SeedFailed(_sentence(file, error)) from None
+
+
+def _sentence(file: File, error: psycopg.Error) -> str:
+    position = error.diag.statement_position if file.path.lower().endswith(".sql") else None
+    where = f"{file.path} line {scripts.line_of(file.text, int(position) - 1)}" if position else file.path
+    return f"{where}: {server_words(error)} (SQLSTATE {error.sqlstate}). Nothing of the seed stayed; correct the file"
+
+
+async def _run_sql(connection: Connection, file: File) -> int:
+    cursor = await connection.execute(file.text.removeprefix("\ufeff").encode())
+    total = 0
+    while True:
+        if (cursor.statusmessage or "").startswith(("INSERT", "COPY", "MERGE")):
+            total += max(cursor.rowcount, 0)
+        if not cursor.nextset():
+            break
+    # A script made by pg_dump leaves search_path empty for the files after it.
+    await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
+    return total
+
+
+async def _load_csv(connection: Connection, file: File, table: tuple[str, str]) -> int:
+    columns = sql.SQL(", ").join(map(sql.Identifier, _columns(file)))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true)").format(sql.Identifier(*table), columns)
+    content = file.content.removeprefix(b"\xef\xbb\xbf")
+    async with connection.cursor() as cursor:
+        async with cursor.copy(statement) as copy:
+            for start in range(0, len(content), _BLOCK):
+                await copy.write(content[start : start + _BLOCK])
+        return cursor.rowcount
+
+
+async def _raise_sequences(connection: Connection) -> None:
+    """Raise each column's sequence to the greatest value there, so that the application's first INSERT succeeds."""
+    cursor = await connection.execute(_OWNED_SEQUENCES)
+    for oid, sequence_schema, sequence, schema, table, column in await cursor.fetchall():
+        await connection.execute(
+            sql.SQL(_RAISE_SEQUENCE).format(
+                sequence=sql.Literal(oid),
+                column=sql.Identifier(column),
+                table=sql.Identifier(schema, table),
+                sequence_name=sql.Identifier(sequence_schema, sequence),
+            )
+        )
+
+
+async def mark(connection: Connection, bundle: Bundle, state: str, count: int, detail: str | None) -> None:
+    """Write the marker; a second `seeded` one is refused by a unique index."""
+    await connection.execute(
+        "INSERT INTO dbbootstrap.seed (name, checksum, state, rows, detail, incarnation)"
+        " SELECT 'seed', %s, %s, %s, %s, incarnation FROM dbbootstrap.identity",
+        (bundle.digest, state, count, detail),
+    )

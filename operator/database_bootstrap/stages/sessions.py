@@ -1,0 +1,130 @@
+"""The sessions of one visit: opened when first needed, two at most at once."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from database_bootstrap import errors
+from database_bootstrap.postgres import session
+from database_bootstrap.postgres.connection import Connection, sqlstate_of_refusal
+from database_bootstrap.postgres.login import Login, Settings
+from database_bootstrap.postgres.sqlstates import error_of, refusal_of
+
+Query = sql.SQL | sql.Composed | str
+
+
+class Sessions:
+    """Sessions as the administrator and as the role, for as long as one visit lasts.
+
+    There is the administrator's, in one database at a time; the role's own, which reads only; and the owner's, which is
+    the role again, with its ordinary settings, for what changes something. Opening a third closes one of the others.
+    """
+
+    def __init__(
+        self, administrator: Callable[[], Awaitable[Login]], role: Callable[[], Awaitable[Login | None]]
+    ) -> None:
+        self._administrator_login = administrator
+        self._role_login = role
+        self._open: dict[str, Connection] = {}
+        self.refusal: str | None = None
+        """The SQLSTATE with which the server refused the role; None while it has not."""
+
+    @property
+    def as_role(self) -> Connection | None:
+        """A session as the role in its database that is open already, if any; one that only reads before the other."""
+        return self._open.get("observer") or self._open.get("owner")
+
+    async def administrator(self, database: str | None = None) -> Connection:
+        """Return the administrator's session in this database, by default the one that the admin Secret names."""
+        login = await self._administrator_login()
+        login = login.to(database) if database else login
+        there = self._open.get("administrator")
+        if there and there.info.dbname == login.database:
+            return there
+        await self._close("administrator")
+        await self._make_room()
+        try:
+            opened = await session.connect_administrator(login)
+        except psycopg.OperationalError as error:
+            raise refusal_of(error, login.user, str(login.endpoint)) from None
+        self._open["administrator"] = opened
+        return opened
+
+    async def try_role(self) -> Connection | None:
+        """Return a reading session as the role, or None where the server refuses it; `refusal` then says why."""
+        if self.as_role or self.refusal:
+            return self.as_role
+        return await self._try("observer", session.OBSERVER)
+
+    async def another(self) -> Connection:
+        """Return a reading session as the role that is not the owner's: what it sees is committed."""
+        return self._open.get("observer") or self._must(await self._try("observer", session.OBSERVER))
+
+    async def owner(self, settings: Settings | None = None) -> Connection:
+        """Return the role's session for changes; with settings it is opened anew."""
+        if settings is not None:
+            await self._close("owner")
+        return self._open.get("owner") or self._must(await self._try("owner", settings or session.OWNER))
+
+    def forget_refusal(self) -> None:
+        """Let the role try again: its password or its database has just been made."""
+        self.refusal = None
+
+    async def close(self) -> None:
+        """Close whatever is open."""
+        for name in list(self._open):
+            await self._close(name)
+
+    async def _try(self, name: str, settings: Settings) -> Connection | None:
+        login = await self._role_login()
+        if login is None:
+            return None
+        await self._make_room()
+        try:
+            self._open[name] = await session.connect(login, settings)
+        except psycopg.OperationalError as error:
+            self.refusal = sqlstate_of_refusal(error)
+            if self.refusal is None:
+                raise refusal_of(error, login.user, str(login.endpoint)) from None
+            return None
+        return self._open[name]
+
+    def _must(self, opened: Connection | None) -> Connection:
+        if opened is not None:
+            return opened
+        if self.refusal in {"53300", "57P03"}:
+            raise errors.ServerBusy(f"The server takes no further session of the role now (SQLSTATE {self.refusal})")
+        raise errors.RoleLoginRefused(
+            f"The server refuses the role's own login (SQLSTATE {self.refusal}): check pg_hba.conf and its Secret"
+        )
+
+    async def _make_room(self) -> None:
+        for name in ("administrator", "observer"):
+            if len(self._open) < 2:
+                return
+            await self._close(name)
+
+    async def _close(self, name: str) -> None:
+        if opened := self._open.pop(name, None):
+            await opened.close()
+
+
+async def rows(connection: Connection, query: Query, arguments: tuple[Any, ...] = (), *, doing: str) -> list[Any]:
+    """Return all rows of a query; raise our error for the server's."""
+    try:
+        cursor = await connection.execute(query, arguments or None)
+        return await cursor.fetchall()
+    except psycopg.Error as error:
+        raise error_of(error, doing) from None
+
+
+async def execute(connection: Connection, *statements: Query, doing: str) -> None:
+    """Run statements in one transaction; raise our error for the server's."""
+    try:
+        async with connection.transaction():
+            for statement in statements:
+                await connection.execute(statement)
+    except psycopg.Error as error:
+        raise error_of(error, doing) from None

@@ -1,0 +1,103 @@
+"""One visit's context: what is wanted, with which sessions, and what has been done so far."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from database_bootstrap.api.outcomes import Outcome, StageName
+from database_bootstrap.api.v1alpha1 import Spec
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages.credentials import Credentials
+from database_bootstrap.stages.sessions import Sessions
+from database_bootstrap.stages.subject import Facts, Progress, Subject
+from database_bootstrap.stages.surroundings import Surroundings
+from database_bootstrap.tools.tool import Tool
+
+
+class Sources:
+    """What the tools made of the bundles that they saw last: hundreds of files need not be parsed at every visit."""
+
+    _LIMIT = 128
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+
+    def load(self, tool: Tool[Any], bundle: Bundle) -> Any:
+        """Return the migrations of a bundle; raise `BundleRejected` for what is none."""
+        key = (tool.name, bundle.digest)
+        if key not in self._loaded:
+            self._loaded[key] = tool.load(bundle)
+        self._loaded.move_to_end(key)
+        while len(self._loaded) > self._LIMIT:
+            self._loaded.popitem(last=False)
+        return self._loaded[key]
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """Everything that the stages share."""
+
+    subject: Subject
+    surroundings: Surroundings
+    credentials: Credentials
+    sessions: Sessions
+    tools: Mapping[str, Tool[Any]]
+    sources: Sources
+    progress: Progress
+    planning: bool = False
+    """Look and compare only."""
+    facts: Facts = field(default_factory=Facts)
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Of the stages that are through."""
+    database_exists: bool = False
+    ledger_exists: bool = False
+    _changes: list[str] = field(default_factory=list)
+    _audit: list[tuple[str, str]] = field(default_factory=list)
+    _told: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        """What is wanted."""
+        return self.subject.spec
+
+    async def view(self) -> Connection:
+        """Return a session for reading catalogues: the role's where it has one, else the administrator's."""
+        return self.sessions.as_role or await self.sessions.administrator()
+
+    def changed(self, stage: StageName, change: str, *, audited: bool = False) -> None:
+        """Note a change; what the audit log has already, with the change itself, is not written there again."""
+        self._changes.append(change)
+        if not audited:
+            self._audit.append((stage.value, change))
+
+    def count_changes(self) -> int:
+        """Return how many changes the running stage has made."""
+        return len(self._changes)
+
+    def take_changes(self) -> list[str]:
+        """Return the changes since the last call."""
+        taken, self._changes = self._changes, []
+        return taken
+
+    async def write_audit(self) -> None:
+        """Write what was changed into the audit log; before there is a ledger the entries wait for it."""
+        if not (self._audit and self.ledger_exists):
+            return
+        connection = await self.sessions.owner()
+        try:
+            await ledger.record_audit(connection, str(self.subject.owner), self._audit)
+        except psycopg.Error as error:
+            raise error_of(error, "write the audit log") from None
+        self._audit.clear()
+
+    async def tell_progress(self) -> None:
+        """Show that a slow stage has begun; once a visit, and not while planning."""
+        if not (self._told or self.planning):
+            self._told = True
+            await self.progress(self.outcomes, self.facts)

@@ -1,0 +1,1 @@
+"""The same line from files: resources, Secrets and ConfigMaps as documents, and no cluster."""

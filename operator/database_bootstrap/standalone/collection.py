@@ -1,0 +1,167 @@
+"""Documents → what `apply` works with: the resources, and the Secrets and ConfigMaps that they may refer to."""
+
+import base64
+import binascii
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from database_bootstrap.api import names
+from database_bootstrap.api.v1alpha1 import Spec, parse_spec
+from database_bootstrap.bundles.sources import ConfigMapData
+from database_bootstrap.errors import BootstrapError
+from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.standalone.documents import Document, InputError
+
+CLUSTER = "standalone"
+DEFAULT_NAMESPACE = "default"
+UIDS = uuid.UUID("a9f1c0de-0000-5000-8000-646262737472")
+"""The name space of the uids that resources without one get: the same one on every run and every machine."""
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+NAME_LENGTH = 253
+
+Key = tuple[str, str]
+"""Namespace and name."""
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """A DatabaseBootstrap from a file."""
+
+    owner: Owner
+    spec: Spec
+    manifest: Mapping[str, Any]
+    """As it was written."""
+    folder: Path
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretData:
+    """A Secret from a file."""
+
+    data: Mapping[str, bytes] = field(repr=False)
+    uid: str | None = None
+    """Of the resource that made it, where one of ours did."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Collection:
+    """All that the files hold."""
+
+    resources: dict[Key, Resource] = field(default_factory=dict)
+    secrets: dict[Key, SecretData] = field(default_factory=dict)
+    config_maps: dict[Key, ConfigMapData] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What was left out, each in a sentence."""
+
+
+def collect(documents: Iterable[Document]) -> Collection:
+    """Return what the documents hold; raise `InputError` for one that cannot be what it says it is."""
+    found = Collection()
+    for document in documents:
+        match (_text(document, "apiVersion"), _text(document, "kind")):
+            case (names.API_VERSION, names.KIND):
+                _put(found.resources, document, _resource)
+            case ("v1", "Secret"):
+                _put(found.secrets, document, secret_data)
+            case ("v1", "ConfigMap"):
+                _put(found.config_maps, document, _config_map)
+            case (version, kind) if version.partition("/")[0] == names.GROUP:
+                raise InputError(f"{document.origin}: {kind} of {version} is not known; {names.API_VERSION} is")
+            case (version, kind):
+                found.notes.append(f"{document.origin}: ignored, a {kind} of {version} is nothing for this program")
+    return found
+
+
+def key_of(document: Document) -> Key:
+    """Return namespace and name; what a cluster would not accept as one is refused, as they become names of files."""
+    metadata = _mapping(document, document.manifest.get("metadata"), "metadata")
+    name, namespace = metadata.get("name"), metadata.get("namespace") or DEFAULT_NAMESPACE
+    if not isinstance(name, str) or len(name) > NAME_LENGTH or not _NAME.fullmatch(name):
+        raise InputError(f"{document.origin}: metadata.name must be a name as Kubernetes has them (a-z, 0-9, - and .)")
+    if not isinstance(namespace, str) or not _LABEL.fullmatch(namespace):
+        raise InputError(f"{document.origin}: metadata.namespace must be a name as Kubernetes has them (a-z, 0-9, -)")
+    return namespace, name
+
+
+def secret_data(document: Document) -> SecretData:
+    """Return what a Secret holds; `stringData` wins over `data`, as in a cluster."""
+    encoded = _strings(document, "data")
+    plain = _strings(document, "stringData")
+    data = {key: _decoded(document, "data", key, value) for key, value in encoded.items()}
+    annotations = _mapping(document, document.manifest["metadata"].get("annotations"), "metadata.annotations")
+    uid = annotations.get(names.ANNOTATION_UID)
+    return SecretData(data=data | {key: value.encode() for key, value in plain.items()}, uid=uid)
+
+
+def _put(into: dict[Key, Kept], document: Document, make: Callable[[Document], Kept]) -> None:
+    key = key_of(document)
+    if key in into:
+        raise InputError(f"{document.origin}: {document.manifest['kind']} {'/'.join(key)} is there twice")
+    into[key] = make(document)
+
+
+def _resource(document: Document) -> Resource:
+    namespace, name = key_of(document)
+    unknown = document.manifest.keys() - {"apiVersion", "kind", "metadata", "spec", "status"}
+    if unknown:
+        raise InputError(f"{document.origin}: {min(map(str, unknown))} is not a field of a {names.KIND}")
+    try:
+        spec = parse_spec(_mapping(document, document.manifest.get("spec"), "spec"))
+    except BootstrapError as error:
+        raise InputError(f"{document.origin}: {error.message}") from None
+    uid = document.manifest["metadata"].get("uid") or str(uuid.uuid5(UIDS, f"{CLUSTER}/{namespace}/{name}"))
+    return Resource(
+        owner=Owner(cluster=CLUSTER, namespace=namespace, name=name, uid=str(uid)),
+        spec=spec,
+        manifest=document.manifest,
+        folder=document.folder,
+        origin=document.origin,
+    )
+
+
+def _config_map(document: Document) -> ConfigMapData:
+    encoded = _strings(document, "binaryData")
+    return ConfigMapData(
+        name=key_of(document)[1],
+        data=_strings(document, "data"),
+        binary_data={key: _decoded(document, "binaryData", key, value) for key, value in encoded.items()},
+    )
+
+
+def _text(document: Document, field_name: str) -> str:
+    value = document.manifest.get(field_name)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{document.origin}: {field_name} is missing")
+    return value
+
+
+def _mapping(document: Document, value: object, field_name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{document.origin}: {field_name} must be an object")
+    return value
+
+
+def _strings(document: Document, field_name: str) -> dict[str, str]:
+    values = _mapping(document, document.manifest.get(field_name), field_name)
+    for key, value in values.items():
+        # Never the value: it may be a password that YAML read as a number.
+        if not isinstance(value, str):
+            raise InputError(f"{document.origin}: {field_name}.{key} must be text; put it in quotes")
+    return values
+
+
+def _decoded(document: Document, field_name: str, key: str, value: str) -> bytes:
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f"{document.origin}: {field_name}.{key} is not base64") from None

@@ -1,0 +1,78 @@
+"""What a resource refers to, found among the documents and in the keeper's folder."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from database_bootstrap.api import binding, names
+from database_bootstrap.api.binding import Connection
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.sources import bundle_of_config_maps
+from database_bootstrap.errors import NotOwned, ReferenceNotFound, ReferenceRejected
+from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.stages.surroundings import KeptSecret
+from database_bootstrap.standalone.collection import Collection, SecretData
+from database_bootstrap.standalone.documents import InputError
+from database_bootstrap.standalone.keeper import Keeper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSurroundings:
+    """The surroundings of one resource without a cluster."""
+
+    owner: Owner
+    collection: Collection
+    keeper: Keeper | None
+    """None: nothing is kept between runs."""
+
+    def qualify(self, host: str) -> str:
+        """Return the host as it is: it is resolved where this program runs."""
+        return host
+
+    async def secret(self, name: str) -> KeptSecret | None:
+        """Return the Secret: from the documents, else as it was kept."""
+        found = self._find(name)
+        return KeptSecret(data=found.data, ours=found.uid == self.owner.uid) if found else None
+
+    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+        """Return the merged files of these ConfigMaps."""
+        there = [self.collection.config_maps.get((self.owner.namespace, name)) for name in config_maps]
+        for name, found in zip(config_maps, there, strict=True):
+            if found is None:
+                raise ReferenceNotFound(f"ConfigMap {name} is not among the documents")
+        return bundle_of_config_maps([found for found in there if found is not None])
+
+    async def keep_password(self, name: str, username: str, password: str) -> bool:
+        """Keep a generated password, on the disk when this returns."""
+        assert self.keeper, "without a keeper, a resource must name its password Secret"
+        if (self.owner.namespace, name) in self.collection.secrets:
+            return False
+        data = {"username": username, "password": password}
+        with _refusals():
+            return self.keeper.add_secret(self.owner, name, names.PASSWORD_SECRET_TYPE, data)
+
+    async def publish(self, name: str, connection: Connection) -> None:
+        """Keep the connection Secret; the same one is not written twice."""
+        if self.keeper is None:
+            return
+        data = binding.secret_data(connection)
+        found = self._find(name)
+        if found and found.uid != self.owner.uid:
+            raise NotOwned(f"Secret {name} is not this resource's; connectionSecret.name can name another one")
+        if not found or found.data != {key: value.encode() for key, value in data.items()}:
+            with _refusals():
+                self.keeper.put_secret(self.owner, name, names.CONNECTION_SECRET_TYPE, data)
+
+    def _find(self, name: str) -> SecretData | None:
+        key = (self.owner.namespace, name)
+        with _refusals():
+            return self.collection.secrets.get(key) or (self.keeper.secret(*key) if self.keeper else None)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Let the visit say what is wrong with the folder, as it says everything else."""
+    try:
+        yield
+    except InputError as error:
+        raise ReferenceRejected(str(error)) from None

@@ -1,0 +1,213 @@
+"""The revisions of an Alembic project as a graph, read from their source without running it."""
+
+import ast
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from database_bootstrap.bundles.bundle import File
+from database_bootstrap.errors import BundleRejected
+
+_NAMES = ("revision", "down_revision", "branch_labels", "depends_on")
+_LEGACY_NAME = re.compile(r"([a-f0-9]+)\.py$")
+"""A revision file of before Alembic 0.2, named by its identifier (alembic/script/base.py, _legacy_rev)."""
+_ILLEGAL = frozenset("@-+:")
+"""As in alembic/script/revision.py, _revision_illegal_chars."""
+_COLUMN_WIDTH = 32
+"""alembic_version.version_num is VARCHAR(32)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One revision, as its file declares it."""
+
+    name: str
+    down: tuple[str, ...]
+    depends_on: tuple[str, ...]
+    labels: tuple[str, ...]
+    path: str
+
+
+def declares_revision(file: File) -> bool:
+    """Whether a Python file says that it is a revision."""
+    return "revision" in _assignments(file) or bool(_LEGACY_NAME.match(posixpath.basename(file.path)))
+
+
+def read_revision(file: File) -> Revision:
+    """Return what a revision's file declares; raise `BundleRejected` where that is not written out plainly."""
+    declared = _assignments(file)
+    legacy = _LEGACY_NAME.match(posixpath.basename(file.path))
+    if "revision" not in declared and not legacy:
+        raise BundleRejected(
+            f"{file.path} lies among the revisions and assigns no `revision`; Alembic itself would refuse it"
+        )
+    if "down_revision" not in declared:
+        raise BundleRejected(f"{file.path} assigns no `down_revision`")
+    values = {name: _literal(file, name, node) for name, node in declared.items()}
+    name = values.get("revision", legacy and legacy.group(1))
+    if not isinstance(name, str) or not name:
+        raise BundleRejected(f"{file.path}: `revision` must be a non-empty string")
+    if bad := _ILLEGAL & set(name):
+        raise BundleRejected(f"{file.path}: revision {name!r} contains {sorted(bad)[0]!r}, which Alembic does not allow")
+    strings = {each: _strings(file, each, values.get(each)) for each in _NAMES[1:]}
+    return Revision(
+        name=name,
+        down=strings["down_revision"],
+        depends_on=strings["depends_on"],
+        labels=strings["branch_labels"],
+        path=file.path,
+    )
+
+
+def _assignments(file: File) -> dict[str, ast.expr]:
+    """Return the last expression that each of the names is given at the top level of the file."""
+    try:
+        tree = ast.parse(file.text, filename=file.path)
+    except SyntaxError as error:
+        raise BundleRejected(f"{file.path} is not valid Python: line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError):
+        raise BundleRejected(f"{file.path} cannot be parsed as Python") from None
+    found: dict[str, ast.expr] = {}
+    for statement in tree.body:
+        for name, value in _targets(statement):
+            if name in _NAMES:
+                found[name] = value
+    return found
+
+
+def _targets(statement: ast.stmt) -> Iterable[tuple[str, ast.expr]]:
+    if isinstance(statement, ast.Assign):
+        return [(target.id, statement.value) for target in statement.targets if isinstance(target, ast.Name)]
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+        return [(statement.target.id, statement.value)]
+    return []
+
+
+def _literal(file: File, name: str, node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise BundleRejected(
+            f"{file.path}: line {node.lineno}: `{name}` is computed; it must be written out as a string, a tuple or "
+            "None, because the history is read without running the project's code"
+        ) from None
+
+
+def _strings(file: File, name: str, value: Any) -> tuple[str, ...]:
+    """Return one or many names as a tuple, the way alembic/util/langhelpers.py to_tuple() does."""
+    if value is None:
+        return ()
+    many = (value,) if isinstance(value, str) else value
+    if not isinstance(many, tuple | list | set) or not all(isinstance(each, str) and each for each in many):
+        raise BundleRejected(f"{file.path}: `{name}` must be a string, a tuple of strings or None")
+    return tuple(dict.fromkeys(many))
+
+
+class Graph:
+    """The revisions, and what follows what."""
+
+    def __init__(self, revisions: Iterable[Revision]) -> None:
+        """Raise `BundleRejected` for what is no history: nothing in it, doubles, gaps, circles."""
+        self.revisions: Mapping[str, Revision] = _unique(revisions)
+        self._names = _with_labels(self.revisions)
+        self._down = {each.name: self._resolve(each, each.down, "down_revision") for each in self.revisions.values()}
+        self._needs = {
+            each.name: self._resolve(each, each.depends_on, "depends_on") for each in self.revisions.values()
+        }
+        self._position = {name: index for index, name in enumerate(self.revisions)}
+        _refuse_circles(self.revisions, {name: self._down[name] + self._needs[name] for name in self.revisions})
+
+    def _resolve(self, revision: Revision, names: tuple[str, ...], where: str) -> tuple[str, ...]:
+        for name in names:
+            if name not in self._names:
+                raise BundleRejected(
+                    f"{revision.path}: `{where}` of revision {revision.name} names {name}, which is not in the source"
+                )
+        return tuple(dict.fromkeys(self._names[name] for name in names))
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """The revisions that no other one follows or depends on: the rows of alembic_version after all have run.
+
+        This is `ScriptDirectory.get_heads(consider_depends_on=True)`.
+        """
+        followed = {name for each in (*self._down.values(), *self._needs.values()) for name in each}
+        return tuple(name for name in self.revisions if name not in followed)
+
+    def closure(self, rows: Iterable[str]) -> frozenset[str]:
+        """Return these revisions and all that must have run before them."""
+        found: set[str] = set()
+        waiting = list(rows)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting.extend(self._down[name] + self._needs[name])
+        return frozenset(found)
+
+    def overlapping(self, rows: Iterable[str]) -> tuple[str, str] | None:
+        """Return two rows of which the first already contains the second: Alembic refuses to go on from there."""
+        present = list(rows)
+        for row in present:
+            below = self.closure(self._down[row] + self._needs[row])
+            for other in present:
+                if other in below:
+                    return row, other
+        return None
+
+    def pending(self, rows: Iterable[str]) -> tuple[str, ...]:
+        """Return what is missing from a database with these rows, each after all that it needs."""
+        todo = self.revisions.keys() - self.closure(rows)
+        return tuple(reversed(self._from_the_top(todo)))
+
+    def _from_the_top(self, todo: set[str]) -> list[str]:
+        """Return these revisions, newest first, in the order of alembic's RevisionMap._topological_sort().
+
+        It walks down one branch until another one needs what comes next, and only then changes to that other one.
+        """
+        tips = [name for name in self.heads if name in todo]
+        below = [set(self.closure([tip])) for tip in tips]
+        order: list[str] = []
+        index = 0
+        while tips:
+            name = tips[index]
+            blocker = next((i for i, names in enumerate(below) if i != index and name in names), None)
+            if blocker is not None:
+                index = blocker
+                continue
+            order.append(name)
+            parents = [each for each in self._parents(name) if each in todo and each not in tips]
+            parents = [each for each in parents if each not in order]
+            if parents:
+                tips[index : index + 1] = parents[:1]
+                below[index] = set(self.closure(parents[:1])) if len(parents) > 1 or self._joins(name) else below[index]
+                below[index].discard(name)
+                tips.extend(parents[1:])
+                below.extend(set(self.closure([each])) for each in parents[1:])
+            else:
+                del tips[index], below[index]
+                index = max(index - 1, 0)
+        return order
+
+    def _joins(self, name: str) -> bool:
+        return len(self._down[name]) != 1 or bool(self._needs[name])
+
+    def _parents(self, name: str) -> tuple[str, ...]:
+        """Return the direct predecessors, without dependencies that an ancestor has already."""
+        ancestors = self._line(name) - {name}
+        already = {need for each in ancestors for need in self._needs[each]}
+        needs = sorted(set(self._needs[name]) - already, key=self._position.__getitem__) if self._needs[name] else []
+        return tuple(dict.fromkeys((*self._down[name], *needs)))
+
+    def _line(self, name: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            each = waiting.pop()
+            if each not in found:
+                found.add(each)
+                waiting.extend(self._down[each])
+        return found

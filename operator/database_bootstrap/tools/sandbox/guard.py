@@ -1,0 +1,136 @@
+"""What stands between Alembic and the database: the right one, one migrator at a time, each step told and recorded."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from alembic.runtime.migration import MigrationContext, _ProxyTransaction
+
+from database_bootstrap.tools.sandbox import session, wire
+
+
+class Refused(Exception):  # noqa: N818 - named for the state, as in errors.py
+    """The guard does not let the run go on."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Guard:
+    """Follows one run by way of the public methods of alembic.runtime.migration.MigrationContext."""
+
+    def __init__(self, job: wire.Job, url: str, emit: Callable[[wire.Event], None]) -> None:
+        self._job = job
+        self._url = url
+        self._emit = emit
+        self._sessions: set[int] = set()
+        self._table = ("", "")
+        self._heads: set[str] = set()
+        self._uncommitted: list[str] = []
+        self._open_ended: list[str] = []
+        self.running: str | None = None
+        """The revision that runs, or ran last."""
+
+    @property
+    def half_applied(self) -> str | None:
+        """The first revision of which a part is committed although its version row is not."""
+        return self._open_ended[0] if self._open_ended else None
+
+    def install(self) -> None:
+        """Take part in every migration of this process, whatever its env.py does."""
+        guard = self
+        run_migrations = MigrationContext.run_migrations
+        begin_transaction = MigrationContext.begin_transaction
+        autocommit_block = MigrationContext.autocommit_block
+
+        def run(context: MigrationContext, **kw: Any) -> None:
+            guard._enter(context)
+            run_migrations(context, **kw)
+
+        def begin(context: MigrationContext, _per_migration: bool = False) -> AbstractContextManager[Any, Any]:
+            inner = begin_transaction(context, _per_migration)
+            return guard._within(context, inner, again=_per_migration)
+
+        @contextmanager
+        def autocommit(context: MigrationContext) -> Iterator[None]:
+            committed = context._transaction is not None  # noqa: SLF001 - the block commits this one
+            with autocommit_block(context):
+                guard._leave_transaction(committed)
+                yield
+            guard._lock_again(context)
+
+        MigrationContext.run_migrations = run  # type: ignore[method-assign]
+        MigrationContext.begin_transaction = begin  # type: ignore[assignment, method-assign]
+        MigrationContext.autocommit_block = autocommit  # type: ignore[method-assign]
+
+    def _enter(self, context: MigrationContext) -> None:
+        if context.as_sql or context.connection is None:
+            raise Refused("code", "env.py runs Alembic in offline mode, in which nothing reaches the database")
+        pid, wrong = session.locate(context.connection, self._job.target)
+        if wrong is not None:
+            raise Refused("elsewhere", wrong)
+        if not session.take_key(context.connection, self._sessions):
+            raise Refused("locked", "another session migrates this database")
+        self._sessions.add(pid)
+        session.make_table(context, self._url)
+        session.lock_table(context)
+        self._table = session.name_of_table(context)
+        self._heads = set(context.get_current_heads())
+        schema, table = self._table
+        self._emit(wire.Opened(schema, table, bool(context._in_external_transaction)))  # noqa: SLF001
+        self._follow(context)
+
+    def _follow(self, context: MigrationContext) -> None:
+        steps = context._migrations_fn  # noqa: SLF001 - opts["fn"] is read once, before we can replace it
+        assert steps is not None
+
+        def followed(heads: Any, context: MigrationContext) -> Iterable[Any]:
+            for step in steps(heads, context):
+                self.running = step.revision.revision
+                self._emit(wire.Running(step.revision.revision))
+                if session.is_autocommit(context):
+                    self._open_ended.append(step.revision.revision)
+                yield step
+
+        context._migrations_fn = followed  # noqa: SLF001
+        context.on_version_apply_callbacks = (*context.on_version_apply_callbacks, self._applied)
+
+    def _applied(self, *, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
+        """Record the revision whose version row was just written; alembic calls it in the same transaction."""
+        revision = self.running
+        assert revision is not None
+        self._heads = set(heads)
+        schema, table = self._table
+        row = {"schema": schema, "table": table, "name": revision, "checksum": self._job.checksums.get(revision)}
+        session.record(ctx, row | {"mode": "autocommit" if revision in self._open_ended else "transaction"})
+        self._uncommitted.append(revision)
+        self._emit(wire.Applied(revision))
+
+    @contextmanager
+    def _within(self, context: MigrationContext, inner: AbstractContextManager[Any, Any], again: bool) -> Iterator[Any]:
+        with inner as transaction:
+            if again and isinstance(transaction, _ProxyTransaction):
+                self._lock_again(context)
+            yield transaction
+        if isinstance(transaction, _ProxyTransaction):
+            self._committed()
+
+    def _leave_transaction(self, committed: bool) -> None:
+        """Mark the running revision: from here on a part of it stays, and so does all that came before it."""
+        if committed:
+            self._committed()
+        if self.running is not None and self.running not in self._open_ended:
+            self._open_ended.append(self.running)
+
+    def _committed(self) -> None:
+        if self._uncommitted:
+            self._open_ended = [each for each in self._open_ended if each not in self._uncommitted]
+            self._uncommitted = []
+            self._emit(wire.Committed())
+
+    def _lock_again(self, context: MigrationContext) -> None:
+        """Lock the version table in a new transaction, and see that nobody has used the gap."""
+        session.lock_table(context)
+        if set(context.get_current_heads()) != self._heads:
+            raise Refused("overtaken", "another Alembic has migrated this database at the same time")

@@ -1,0 +1,96 @@
+"""`alembic upgrade heads`, with a lock, a ledger row per revision, and word of each step."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+
+from database_bootstrap.tools.sandbox import guard, wire
+
+_LOGGING = """
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(levelname)s [%(name)s] %(message)s
+"""
+"""What `fileConfig(config.config_file_name)` in an env.py wants to find."""
+
+
+class Run:
+    """One run, and how far it has come."""
+
+    def __init__(self, job: wire.Job, project: Path, url: str, emit: Callable[[wire.Event], None]) -> None:
+        self._job = job
+        self._project = project
+        self._url = url
+        self._guard = guard.Guard(job, url, emit)
+
+    @property
+    def running(self) -> str | None:
+        """The revision that runs, or ran last."""
+        return self._guard.running
+
+    @property
+    def half_applied(self) -> str | None:
+        """The revision of which a part is committed although its version row is not."""
+        return self._guard.half_applied
+
+    def to_heads(self) -> None:
+        """Bring the database to all heads; raise what the project raises."""
+        root = self._project / self._job.project.root
+        sys.path.insert(0, str(root))
+        self._guard.install()
+        config = self._config(root)
+        if self._job.project.environment is None:
+            self._without_environment(config)
+        else:
+            command.upgrade(config, "heads")
+
+    def _config(self, root: Path) -> Config:
+        project = self._job.project
+        file = self._project / project.config if project.config else root / "alembic.ini"
+        if project.config is None:
+            file.write_text(f"[alembic]\n{_LOGGING}")
+        config = Config(str(file), toml_file=str(self._project / project.toml) if project.toml else None)
+        config.set_main_option("sqlalchemy.url", self._url.replace("%", "%%"))
+        if project.script_location is not None:
+            location = str(self._project / project.script_location)
+            config.set_main_option("script_location", location.replace("%", "%%"))
+        return config
+
+    def _without_environment(self, config: Config) -> None:
+        """Do what the plainest env.py does, with a transaction per revision: a failure keeps what came before it."""
+        script = ScriptDirectory(
+            str(self._project),
+            version_locations=[str(self._project / each) for each in self._job.project.version_locations],
+            recursive_version_locations=self._job.project.recursive,
+        )
+        engine = sqlalchemy.create_engine(self._url, poolclass=sqlalchemy.pool.NullPool)
+
+        def upgrade(heads: Any, context: Any) -> Any:
+            return script._upgrade_revs("heads", heads)  # noqa: SLF001 - as alembic/command.py does
+
+        with (
+            EnvironmentContext(config, script, fn=upgrade, destination_rev="heads") as environment,
+            engine.connect() as c,
+        ):
+            environment.configure(connection=c, transaction_per_migration=True)
+            with environment.begin_transaction():
+                environment.run_migrations()

@@ -1,0 +1,93 @@
+"""The rules: each is told in CEL and in Python, and both have the same accepted and rejected objects.
+
+tests/apiserver/test_crd.py puts the same objects to a real API server.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from database_bootstrap.api import schema, v1alpha1
+from database_bootstrap.errors import SpecRejected
+from rule_cases import CASES, MORE_BAD, MORE_GOOD, Case, Changes, changed
+
+RULES = [case for case in CASES if not case.about_change]
+TRANSITIONS = [case for case in CASES if case.about_change]
+
+
+def each(cases: list[Case], kind: str) -> list[Any]:
+    return [
+        pytest.param(case, changes, id=f"{case.message[:48]}-{number}")
+        for case in cases
+        for number, changes in enumerate(getattr(case, kind))
+    ]
+
+
+def parse(obj: dict[str, Any]) -> v1alpha1.Spec:
+    v1alpha1.check_name(obj["metadata"]["name"])
+    return v1alpha1.parse_spec(obj.get("spec", {}))
+
+
+def rules_in(node: Any) -> Iterator[dict[str, str]]:
+    if isinstance(node, dict):
+        yield from node.get("x-kubernetes-validations", [])
+        for value in node.values():
+            yield from rules_in(value)
+    if isinstance(node, list):
+        for value in node:
+            yield from rules_in(value)
+
+
+@pytest.mark.parametrize(("case", "changes"), each(RULES, "good"))
+def test_models_accept_what_a_rule_lets_through(case: Case, changes: Changes) -> None:
+    parse(changed(changes))
+
+
+@pytest.mark.parametrize(("case", "changes"), each(RULES, "bad"))
+def test_models_reject_with_the_words_of_the_rule(case: Case, changes: Changes) -> None:
+    with pytest.raises(SpecRejected) as refusal:
+        parse(changed(changes))
+    assert case.message in refusal.value.message
+
+
+@pytest.mark.parametrize(("case", "changes"), each(TRANSITIONS, "good"))
+def test_what_stays_is_no_change(case: Case, changes: Changes) -> None:
+    old = changed(case.before)
+    v1alpha1.refuse_change(parse(changed(changes, old)), parse(old))
+
+
+@pytest.mark.parametrize(("case", "changes"), each(TRANSITIONS, "bad"))
+def test_identity_neither_changes_nor_appears_nor_disappears(case: Case, changes: Changes) -> None:
+    with pytest.raises(SpecRejected) as refusal:
+        v1alpha1.refuse_change(parse(changed(changes)), parse(changed(case.before)))
+    assert case.message in refusal.value.message
+
+
+def test_all_broken_promises_are_named_at_once() -> None:
+    new = changed({"spec.role.name": "other", "spec.database.name": "other"})
+    with pytest.raises(SpecRejected, match=r"`role.name` must stay.*; `database.name` must stay"):
+        v1alpha1.refuse_change(parse(new), parse(changed({})))
+
+
+@pytest.mark.parametrize("changes", MORE_GOOD, ids=str)
+def test_models_accept(changes: Changes) -> None:
+    parse(changed(changes))
+
+
+@pytest.mark.parametrize("changes", MORE_BAD.values(), ids=MORE_BAD.keys())
+def test_models_reject(changes: Changes) -> None:
+    with pytest.raises(SpecRejected) as refusal:
+        parse(changed(changes))
+    assert len(refusal.value.message) < 500
+
+
+def test_every_rule_of_the_definition_has_cases_and_no_case_is_left_over() -> None:
+    told = {rule["message"] for rule in rules_in(schema.definition())}
+    assert told == {case.message for case in CASES}
+    assert all(case.good and case.bad for case in CASES)
+
+
+def test_messages_begin_with_the_field_and_must() -> None:
+    messages = [rule["message"] for rule in rules_in(schema.definition())]
+    assert [it for it in messages if not it.startswith("`") or not it.split("` ", 1)[1].startswith("must ")] == []
