@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-CRD := crds/dbbootstrap.io_databasebootstraps.yaml
+CRD := crds/databasebootstraps.dbbootstrap.io.yaml
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 # Where the servers of tests, demo and benchmarks live.

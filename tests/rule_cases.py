@@ -3,7 +3,9 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
+
+import pytest
 
 Json: TypeAlias = Any
 Changes: TypeAlias = Mapping[str, Json]
@@ -253,6 +255,19 @@ CASES: tuple[Case, ...] = (
         about_change=True,
     ),
 )
+
+RULES = tuple(case for case in CASES if not case.about_change)
+TRANSITIONS = tuple(case for case in CASES if case.about_change)
+
+
+def each(cases: tuple[Case, ...], kind: Literal["good", "bad"]) -> list[Json]:
+    """Return the objects of the cases as parameters for a test, one by one."""
+    return [
+        pytest.param(case, changes, id=f"{case.message[:48]}-{number}")
+        for case in cases
+        for number, changes in enumerate(case.good if kind == "good" else case.bad)
+    ]
+
 
 LONG = "x" * 1_048_576
 MORE_GOOD: tuple[Changes, ...] = (

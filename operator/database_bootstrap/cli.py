@@ -3,20 +3,19 @@
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from database_bootstrap import settings
 from database_bootstrap.api import names, schema
 from database_bootstrap.bundles import configmaps
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.reconcile import Engine
-from database_bootstrap.standalone import run
+from database_bootstrap.standalone import manifests, run
 from database_bootstrap.standalone.console import Console, JsonConsole, TextConsole
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.run import Exit, Options
@@ -70,11 +69,164 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(chosen)
     except (InputError, BootstrapError) as error:
-        print(f"database-bootstrap: {error}", file=sys.stderr)
-        return Exit.BAD_INPUT
+        return _refused(error, Exit.BAD_INPUT)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read our output has had enough; the interpreter would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="database-bootstrap",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=metadata.version(names.OPERATOR))
+    commands = parser.add_subparsers(title="commands", required=True, metavar="run | apply | plan | bundle | crd")
+    _add_run(_command(commands, "run", _run, "be the operator of a cluster", ""))
+    _add_apply(_command(commands, "apply", _apply, "do the same bootstrap from files, without a cluster", APPLY_EXITS))
+    _add_plan(_command(commands, "plan", _plan, "say what apply would do, and change nothing", PLAN_EXITS))
+    _add_bundle(
+        _command(commands, "bundle", _bundle, "print ConfigMaps with the files of a directory", BUNDLE_EXAMPLES)
+    )
+    _command(commands, "crd", _crd, "print the CustomResourceDefinition", "")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    about: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=about, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    settings.add_arguments(parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description}\n\n{FILES}"
+    add = parser.add_argument
+    add("-f", "--file", action="append", required=True, metavar="FILE", help="a file, a directory, or - ; repeatable")
+    add("--secret-dir", type=Path, metavar="DIR", help="(default: .dbbootstrap beside the file)")
+    add("--no-secret-dir", action="store_true", help="keep nothing; then role.passwordSecretRef is required")
+    add(
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help="lines for people, or an object a line (default: text)",
+    )
+    add("--max-connections-per-server", type=int, default=8, metavar="N", help="(default: 8)")
+
+
+def _add_apply(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="go on trying for so long what may heal by itself"
+    )
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    parser.add_argument("--detailed-exitcode", action="store_true", help="exit with 2 where there is something to do")
+
+
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--name", help="of the ConfigMap (default: after the directory)")
+    parser.add_argument("--namespace", help="(default: none, so that kubectl's applies)")
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    # kopf and the Kubernetes client take a second to import, and no other command needs them.
+    from database_bootstrap.controller import main as controller  # noqa: PLC0415
+
+    try:
+        wanted = settings.from_arguments(chosen, os.environ)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return controller.run(wanted)
+
+
+def _apply(chosen: argparse.Namespace) -> int:
+    async def apply(engine: Engine) -> int:
+        options = _options(chosen, wait_seconds=chosen.wait)
+        return await run.apply(engine, run.prepare(options), options, _console(chosen))
+
+    return asyncio.run(_with_engine(chosen, apply))
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    detailed: bool = chosen.detailed_exitcode
+
+    async def plan(engine: Engine) -> int:
+        return await run.plan(engine, run.prepare(_options(chosen)), _console(chosen), tell_changes=detailed)
+
+    try:
+        return asyncio.run(_with_engine(chosen, plan))
+    except InputError as error:
+        # With that flag 2 is no mistake, so a mistake must not be 2.
+        return _refused(error, Exit.STALLED if detailed else Exit.BAD_INPUT)
+
+
+async def _with_engine(chosen: argparse.Namespace, work: Callable[[Engine], Awaitable[int]]) -> int:
+    """Return what the work returns; the engine is started before any file is read, as files hold passwords."""
+    task = asyncio.current_task()
+    assert task
+    # As Ctrl-C does: what has begun is rolled back, and the sessions are closed.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    engine = Engine(max_connections=chosen.max_connections_per_server)
+    await engine.start()
+    try:
+        return await work(engine)
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+    finally:
+        await engine.stop()
+
+
+def _options(chosen: argparse.Namespace, wait_seconds: float = 0.0) -> Options:
+    return Options(
+        sources=chosen.file,
+        secret_dir=chosen.secret_dir,
+        keep=not chosen.no_secret_dir,
+        wait_seconds=wait_seconds,
+    )
+
+
+def _console(chosen: argparse.Namespace) -> Console:
+    return JsonConsole() if chosen.output == "json" else TextConsole()
+
+
+def _bundle(chosen: argparse.Namespace) -> int:
+    name = chosen.name or _name_after(chosen.directory)
+    made = configmaps.config_maps_of(chosen.directory, name, chosen.namespace)
+    manifests.write(made, sys.stdout)
+    return Exit.DONE
+
+
+def _crd(chosen: argparse.Namespace) -> int:
+    sys.stdout.write(schema.render())
+    return Exit.DONE
+
+
+def _refused(error: Exception, code: Exit) -> Exit:
+    print(f"database-bootstrap: {error}", file=sys.stderr)
+    return code
+
+
+def _name_after(directory: Path) -> str:
+    """Return a name for the ConfigMap, such as `prisma-migrations` for prisma/migrations."""
+    words = re.findall(r"[a-z0-9]+", "-".join(directory.resolve().parts[-2:]).lower())
+    return "-".join(words)[:200].rstrip("-") or "bundle"

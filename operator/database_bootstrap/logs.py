@@ -2,17 +2,26 @@
 
 import json
 import logging
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from database_bootstrap.settings import LogFormat
 
-EXTRAS = ("object", "visit")
+EXTRAS = ("object",)
 """The attributes of a record that are written as fields of their own; given to a logger as `extra`."""
 
 
-class JsonFormatter(logging.Formatter):
+class Formatter(logging.Formatter):
+    """Writes where an error came from without the error's own text, which may hold anything."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 the name is logging's
+        kind, _, frames = ei
+        return "".join(traceback.format_tb(frames)) + str(getattr(kind, "__name__", kind))
+
+
+class JsonFormatter(Formatter):
     """Writes a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -28,7 +37,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(Formatter):
     """Writes a record for people."""
 
     def __init__(self) -> None:

@@ -1,5 +1,7 @@
 """What the operator counts, in controller-runtime's shapes; Prometheus objects and nothing else."""
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 REGISTRY = CollectorRegistry()
@@ -91,3 +93,9 @@ LEADER = Gauge(
 def exposition() -> bytes:
     """Return all metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)
+
+
+def forget(namespace: str, name: str) -> None:
+    """Take a resource that is gone out of the metrics."""
+    with suppress(KeyError):
+        PENDING_MIGRATIONS.remove(namespace, name)

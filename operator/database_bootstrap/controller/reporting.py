@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from database_bootstrap.api import conditions, names
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
-from database_bootstrap.api.status import BindingStatus, Condition, LastChange, Status
+from database_bootstrap.api.status import BindingStatus, Condition, LastChange, Status, clean
 from database_bootstrap.errors import BootstrapError, Retryable
 from database_bootstrap.kube.recorder import Note, listed
 from database_bootstrap.kube.resource import Resource
@@ -36,9 +36,7 @@ def rejected(error: BootstrapError) -> Report:
 
 def final(before: Status, resource: Resource, report: Report, now: datetime) -> Status:
     """Return the status at the end of a visit to this version of the resource."""
-    said = conditions.derive(
-        report.outcomes, previous=before.conditions, generation=resource.generation, now=now
-    )
+    said = conditions.derive(report.outcomes, previous=before.conditions, generation=resource.generation, now=now)
     changes = len(report.changes)
     change = LastChange(time=now, generation=resource.generation, changes=changes) if changes else None
     requested = resource.annotations.get(names.ANNOTATION_RECONCILE_REQUESTED_AT)
@@ -47,14 +45,12 @@ def final(before: Status, resource: Resource, report: Report, now: datetime) -> 
             "conditions": said,
             "observed_generation": resource.generation,
             "last_change": change or before.last_change,
-            "last_handled_reconcile_at": requested or before.last_handled_reconcile_at,
+            "last_handled_reconcile_at": clean(requested, 256) if requested else before.last_handled_reconcile_at,
         }
     )
 
 
-def underway(
-    before: Status, resource: Resource, told: tuple[Sequence[Outcome], Facts], now: datetime
-) -> Status:
+def underway(before: Status, resource: Resource, told: tuple[Sequence[Outcome], Facts], now: datetime) -> Status:
     """Return the status in the middle of a visit."""
     (outcomes, facts) = told
     said = conditions.progress(outcomes, previous=before.conditions, generation=resource.generation, now=now)

@@ -43,9 +43,9 @@ class Store:
     def __len__(self) -> int:
         return len(self._resources)
 
-    def keys(self) -> list[Key]:
-        """Return all keys."""
-        return list(self._resources)
+    def known(self) -> set[tuple[str, str, str]]:
+        """Return namespace, name and uid of all."""
+        return {(*key, resource.uid) for key, resource in self._resources.items()}
 
     def get(self, key: Key) -> Resource | None:
         """Return the newest version that is known."""
@@ -128,7 +128,7 @@ def _references(resource: Resource) -> Iterator[Reference]:
             yield Reference("configmaps", namespace, str(_at(reference, "name")))
 
 
-def _at(value: Any, *path: str) -> Any:  # noqa: ANN401 a spec that nobody has validated yet
+def _at(value: Any, *path: str) -> Any:
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
     return value

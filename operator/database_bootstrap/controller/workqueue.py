@@ -87,10 +87,9 @@ class WorkQueue:
             except BootstrapError as error:
                 self._failed(key, error.reason)
                 log.warning("Visit put off: %s", error, extra=logs.about(*key))
-            except Exception as error:  # noqa: BLE001 one resource must not end the visits to all the others
+            except Exception:  # One resource must not end the visits to all the others.
                 self._failed(key, Reason.INTERNAL_ERROR)
-                # The text of an exception may hold anything: its type and its place are enough.
-                log.error("Visit failed: %s", _place(error), extra=logs.about(*key))  # noqa: TRY400
+                log.exception("Visit failed", extra=logs.about(*key))
             finally:
                 self._queue.done(key)
 
@@ -105,6 +104,8 @@ class WorkQueue:
             if taken is not None:
                 (key, waited) = taken
                 metrics.QUEUE_SECONDS.observe(waited)
+                if len(self._queue):
+                    self._nudge()  # An alarm wakes one worker, however many keys are due.
                 return key
             await self._sleep()
         return None
@@ -129,11 +130,3 @@ class WorkQueue:
             self._alarm = None
         if due is not None and not self._stopping:
             self._alarm = asyncio.get_running_loop().call_later(due, self._nudge)
-
-
-def _place(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "nowhere"
-    return f"{type(error).__name__} at {where}"

@@ -46,6 +46,11 @@ class Right:
         return f"{self.verb} {what}" + (f" ({self.kind.group})" if self.kind.group else "")
 
 
+def in_cluster(kubeconfig: str | None, context: str | None) -> bool:
+    """Return whether the access is that of a Pod: it resolves the Services of the cluster that it serves."""
+    return SERVICE_HOST_ENV_NAME in os.environ and kubeconfig is None and context is None
+
+
 async def configure(kubeconfig: str | None, context: str | None) -> Configuration:
     """Return the access of the Pod, or that of a kubeconfig where one is named or there is no Pod.
 
@@ -54,7 +59,7 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
     # Proxies and .netrc of the environment are looked up for each call otherwise, which costs more than the call.
     configuration = Configuration(client_session_kwargs={"trust_env": False}, connection_pool_maxsize=CONNECTIONS)
     try:
-        if SERVICE_HOST_ENV_NAME in os.environ and kubeconfig is None and context is None:
+        if in_cluster(kubeconfig, context):
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             await load_kube_config(  # type: ignore[no-untyped-call]

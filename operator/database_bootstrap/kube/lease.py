@@ -40,11 +40,11 @@ class Elector:
     _seen: tuple[str, str] = ("", "")
     _seen_at: float = 0.0
 
-    async def acquire(self) -> None:
-        """Return once this process is the holder."""
+    async def acquire(self) -> bool:
+        """Return True once this process is the holder."""
         while True:
             if await self._tried():
-                return
+                return True
             await asyncio.sleep(self.terms.retry * random.uniform(1.0, 1.2))  # noqa: S311 spreads, hides nothing
 
     async def hold(self) -> None:

@@ -38,6 +38,10 @@ class Library:
         else:
             self._watched[namespace, name] = version
 
+    def watched(self) -> set[tuple[str, str]]:
+        """Return the ConfigMaps of which a watch tells."""
+        return set(self._watched)
+
     async def bundle(self, namespace: str, names: tuple[str, ...]) -> Bundle:
         """Return the merged files; raise `ReferenceNotFound`, or `BundleRejected` for what cannot be used."""
         kept = self._kept.get((namespace, names))

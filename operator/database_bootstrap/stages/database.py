@@ -139,7 +139,9 @@ def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:
     if inside.incarnation is None:
         yield actions.MakeLedger()
     for parameter in spec.database.parameters:
-        if inside.parameters.get(parameter.name) != parameter.value:
+        there = inside.parameters.get(parameter.name)
+        wanted = actions.elements_of(parameter.name, parameter.value)
+        if there is None or actions.elements_of(parameter.name, there) != wanted:
             yield actions.SetParameter(database=spec.database.name, name=parameter.name, value=parameter.value)
     for schema in wanted_schemas(spec):
         owner = inside.schemas.get(schema)

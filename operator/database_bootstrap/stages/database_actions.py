@@ -1,5 +1,6 @@
 """What can be done to a database; each action is one statement or one transaction."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import LiteralString
@@ -113,6 +114,19 @@ class LimitConnections:
         await execute(await visit.sessions.owner(), statement, doing=str(self))
 
 
+_LISTS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
+"""Parameters that are lists of names (GUC_LIST_QUOTE in guc_tables.c): one string would be one name with commas in it."""
+_ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|$)')
+
+
+def elements_of(name: str, value: str) -> tuple[str, ...]:
+    """Return the values of a parameter as SET takes them: several for one that is a list of names."""
+    if name not in _LISTS:
+        return (value,)
+    found = [(quoted.replace('""', '"') or plain) for quoted, plain in _ELEMENT.findall(value)]
+    return tuple(element for element in found if element) or ("",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetParameter:
     """Set a parameter of the database, as the role: PostgreSQL itself refuses what the role may not set."""
@@ -125,8 +139,9 @@ class SetParameter:
         return f'set parameter {self.name} of database "{self.database}"'
 
     async def run(self, visit: Visit) -> None:
+        values = sql.SQL(", ").join(map(sql.Literal, elements_of(self.name, self.value)))
         statement = sql.SQL("ALTER DATABASE {} SET {} TO {}").format(
-            sql.Identifier(self.database), sql.Identifier(*self.name.split(".")), sql.Literal(self.value)
+            sql.Identifier(self.database), sql.Identifier(*self.name.split(".")), values
         )
         await execute(await visit.sessions.owner(), statement, doing=str(self))
 

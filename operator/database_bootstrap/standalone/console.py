@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from database_bootstrap.api.conditions import READY
 from database_bootstrap.api.outcomes import Outcome, Verdict
@@ -47,17 +47,17 @@ class TextConsole:
     def begin(self, resource: Resource) -> None:
         _say(f"{resource.owner.namespace}/{resource.owner.name}")
 
-    def outcome(self, owner: Owner, outcome: Outcome) -> None:  # noqa: ARG002 said at the beginning
+    def outcome(self, owner: Owner, outcome: Outcome) -> None:
         _say(f"  {outcome.stage:<11} {outcome.reason}: {outcome.message}")
         for change in outcome.changes:
             _say(f"  {'':<11} + {change}")
         for warning in outcome.warnings:
             _say(f"  {'':<11} ! {warning}")
 
-    def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
+    def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:
         _say(f"  {'':<11} next try in {seconds:.0f} s")
 
-    def end(self, owner: Owner, changes: int, status: Status | None) -> None:  # noqa: ARG002
+    def end(self, owner: Owner, changes: int, status: Status | None) -> None:
         count = f"{changes} change{'s' if changes != 1 else ''}"
         if status is None:
             _say(f"  {count} to make; nothing was changed." if changes else "  Nothing to change.")
@@ -92,7 +92,7 @@ class JsonConsole:
 
 def note(text: str) -> None:
     """Say something beside the run's own output."""
-    print(_printable(text), file=sys.stderr, flush=True)
+    _line(text, sys.stderr)
 
 
 def is_worth_saying(outcome: Outcome) -> bool:
@@ -116,11 +116,17 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
 
 def _write(owner: Owner, event: str, content: dict[str, Any]) -> None:
     line = {"namespace": owner.namespace, "name": owner.name, "event": event, **content}
-    print(json.dumps(line), flush=True)
+    _line(json.dumps(line), sys.stdout)
 
 
 def _say(text: str) -> None:
-    print(_printable(text), flush=True)
+    _line(text, sys.stdout)
+
+
+def _line(text: str, to: TextIO) -> None:
+    # Flushed: whoever watches through a pipe sees it now.
+    to.write(f"{_printable(text)}\n")
+    to.flush()
 
 
 def _printable(text: str) -> str:

@@ -8,6 +8,11 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as _Base
+except ImportError:  # built without libyaml: the same, only slower
+    from yaml import SafeLoader as _Base  # type: ignore[assignment]
+
 STDIN = "-"
 SUFFIXES = {".yaml", ".yml", ".json"}
 
@@ -27,19 +32,22 @@ class Document:
     """For people: `shop.yaml, document 2 (line 31)`."""
 
 
-_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+class _Twice(yaml.MarkedYAMLError):
+    """A mapping has one key twice."""
 
 
 class _Loader(_Base):
     """Plain values only; a key that is there twice is refused, as one of the two would be lost without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
+        seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        return super().construct_mapping(node, deep=deep)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise _Twice(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        made: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
+        return made
 
 
 # Kubernetes knows no dates: `2024-01-01` is text there, and so it is here.
@@ -91,6 +99,7 @@ def parse(content: bytes, name: str, folder: Path) -> Iterator[Document]:
         while loader.check_node():
             number += 1
             node = loader.get_node()
+            assert node, "check_node has seen one"
             origin = f"{name}, document {number} (line {node.start_mark.line + 1})"
             yield from _documents(loader.construct_document(node), folder, origin)
     except yaml.YAMLError as error:
@@ -112,12 +121,22 @@ def _documents(value: object, folder: Path, origin: str) -> Iterator[Document]:
 
 
 def _words(error: yaml.YAMLError, name: str, number: int) -> str:
-    # Never the error's own text: it quotes lines of the file, and they may hold a password.
+    # Never the error's own text, which quotes lines of the file: they may hold a password.
     where = f"{name}, document {max(number, 1)}"
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        return f"{where}{line}: {error.problem or 'not YAML'}"
+        return f"{where}{f', line {mark.line + 1}' if mark else ''}: {_problem(error)}"
     if isinstance(error, yaml.reader.ReaderError):
         return f"{where}: a character that YAML does not allow (position {error.position})"
     return f"{where}: not YAML"
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    match error:
+        # These two name the tag or the alias, and `password: !x` or `password: *x` was perhaps meant as text.
+        case yaml.composer.ComposerError():
+            return "an alias without its anchor; text that begins with * must be in quotes"
+        case yaml.constructor.ConstructorError():
+            return "not a plain value; text that begins with ! must be in quotes"
+        case _:
+            return error.problem or "not YAML"

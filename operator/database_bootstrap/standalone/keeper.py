@@ -1,19 +1,16 @@
-"""The folder in which Secrets and statuses are kept between runs: private, and written so that no crash tears a file."""
+"""The folder that keeps Secrets and statuses between runs: private, and written so that no crash tears a file."""
 
 import base64
 import contextlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from database_bootstrap.api import names
 from database_bootstrap.postgres.ownership import Owner
-from database_bootstrap.standalone import documents
+from database_bootstrap.standalone import documents, manifests
 from database_bootstrap.standalone.collection import SecretData, key_of, secret_data
 from database_bootstrap.standalone.documents import Document, InputError
 
@@ -80,7 +77,7 @@ class Keeper:
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=".new", dir=self.folder)
             try:
                 with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 an open descriptor
-                    yaml.dump(dict(manifest), file, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+                    manifests.write([manifest], file)
                     file.flush()
                     os.fsync(file.fileno())
                 yield Path(name)
@@ -103,18 +100,6 @@ class Keeper:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML in which text of several lines is readable."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if re.search(r"\n.", text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
 
 
 def _secret_file(namespace: str, name: str) -> str:

@@ -61,8 +61,13 @@ def status_after(before: Status, report: Report, *, generation: int, now: dateti
     """Return the status at the end of a visit; what the visit did not learn stays as it was known."""
     change = LastChange(time=now, generation=generation, changes=len(report.changes))
     derived = conditions.derive(report.outcomes, previous=before.conditions, generation=generation, now=now)
-    learned = _learned(report.facts) | ({"last_change": change} if report.changes else {})
-    return before.model_copy(update={**learned, "observed_generation": generation, "conditions": derived})
+    update = {
+        **_learned(report.facts),
+        "conditions": derived,
+        "observed_generation": generation,
+        "last_change": change if report.changes else before.last_change,
+    }
+    return before.model_copy(update=update)
 
 
 def _learned(facts: Facts) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -65,7 +65,7 @@ class Work:
 
 
 def prepare(options: Options) -> list[Work]:
-    """Read everything that will be needed and check what can be checked before anything is touched; raise `InputError`."""
+    """Read all that is needed and check what can be checked before anything is touched; raise `InputError`."""
     collection = collect(documents.read(options.sources))
     for text in collection.notes:
         console.note(text)
@@ -134,7 +134,7 @@ class _Visit:
             kept.keep(self._work.resource, self._work.keeper, self._memory)
         return report
 
-    async def _progress(self, outcomes: Sequence[Outcome], facts: Facts) -> None:  # noqa: ARG002 the end tells them
+    async def _progress(self, outcomes: Sequence[Outcome], facts: Facts) -> None:
         self._say(outcomes)
 
     def _say(self, outcomes: Iterable[Outcome]) -> None:
@@ -176,7 +176,9 @@ def _active(work: Iterable[Work]) -> list[Work]:
 def _say_what_is_kept(work: Iterable[Work]) -> None:
     every = list(work)
     if any(one.keeper is None for one in every):
-        console.note("Nothing is kept between runs, so a database that has lost its data cannot be told from a new one.")
+        console.note(
+            "Nothing is kept between runs, so a database that has lost its data cannot be told from a new one."
+        )
     for folder in sorted({one.keeper.folder for one in every if one.keeper and one.keeper.is_new}):
         console.note(
             f"Generated passwords and the identity of databases are kept in {folder}. Where that folder is not kept "

@@ -16,8 +16,6 @@ _LEGACY_NAME = re.compile(r"([a-f0-9]+)\.py$")
 """A revision file of before Alembic 0.2, named by its identifier (alembic/script/base.py, _legacy_rev)."""
 _ILLEGAL = frozenset("@-+:")
 """As in alembic/script/revision.py, _revision_illegal_chars."""
-_COLUMN_WIDTH = 32
-"""alembic_version.version_num is VARCHAR(32)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +49,9 @@ def read_revision(file: File) -> Revision:
     if not isinstance(name, str) or not name:
         raise BundleRejected(f"{file.path}: `revision` must be a non-empty string")
     if bad := _ILLEGAL & set(name):
-        raise BundleRejected(f"{file.path}: revision {name!r} contains {sorted(bad)[0]!r}, which Alembic does not allow")
+        raise BundleRejected(
+            f"{file.path}: revision {name!r} contains {sorted(bad)[0]!r}, which Alembic does not allow"
+        )
     strings = {each: _strings(file, each, values.get(each)) for each in _NAMES[1:]}
     return Revision(
         name=name,
@@ -117,7 +117,6 @@ class Graph:
         self._needs = {
             each.name: self._resolve(each, each.depends_on, "depends_on") for each in self.revisions.values()
         }
-        self._position = {name: index for index, name in enumerate(self.revisions)}
         _refuse_circles(self.revisions, {name: self._down[name] + self._needs[name] for name in self.revisions})
 
     def _resolve(self, revision: Revision, names: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -174,40 +173,79 @@ class Graph:
         index = 0
         while tips:
             name = tips[index]
-            blocker = next((i for i, names in enumerate(below) if i != index and name in names), None)
-            if blocker is not None:
-                index = blocker
+            needed_by = next((i for i, names in enumerate(below) if i != index and name in names), None)
+            if needed_by is not None:
+                index = needed_by
                 continue
             order.append(name)
+            todo.discard(name)
             parents = [each for each in self._parents(name) if each in todo and each not in tips]
-            parents = [each for each in parents if each not in order]
-            if parents:
-                tips[index : index + 1] = parents[:1]
-                below[index] = set(self.closure(parents[:1])) if len(parents) > 1 or self._joins(name) else below[index]
-                below[index].discard(name)
-                tips.extend(parents[1:])
-                below.extend(set(self.closure([each])) for each in parents[1:])
-            else:
+            if not parents:
                 del tips[index], below[index]
                 index = max(index - 1, 0)
+                continue
+            tips[index] = parents[0]
+            tips.extend(parents[1:])
+            below[index] = set(self.closure(parents[:1]))
+            below.extend(set(self.closure([each])) for each in parents[1:])
         return order
-
-    def _joins(self, name: str) -> bool:
-        return len(self._down[name]) != 1 or bool(self._needs[name])
 
     def _parents(self, name: str) -> tuple[str, ...]:
         """Return the direct predecessors, without dependencies that an ancestor has already."""
-        ancestors = self._line(name) - {name}
+        if not self._needs[name]:
+            return self._down[name]
+        ancestors = self._line(self._down[name])
         already = {need for each in ancestors for need in self._needs[each]}
-        needs = sorted(set(self._needs[name]) - already, key=self._position.__getitem__) if self._needs[name] else []
-        return tuple(dict.fromkeys((*self._down[name], *needs)))
+        return tuple(dict.fromkeys((*self._down[name], *(each for each in self._needs[name] if each not in already))))
 
-    def _line(self, name: str) -> set[str]:
+    def _line(self, names: Iterable[str]) -> set[str]:
+        """Return these and all below them by `down_revision` alone."""
         found: set[str] = set()
-        waiting = [name]
+        waiting = list(names)
         while waiting:
             each = waiting.pop()
             if each not in found:
                 found.add(each)
                 waiting.extend(self._down[each])
         return found
+
+
+def _unique(revisions: Iterable[Revision]) -> dict[str, Revision]:
+    found: dict[str, Revision] = {}
+    for each in revisions:
+        if each.name in found:
+            raise BundleRejected(f"{found[each.name].path} and {each.path} both declare revision {each.name}")
+        found[each.name] = each
+    if not found:
+        raise BundleRejected("The source holds no Alembic revision: no Python file that assigns `revision`")
+    return found
+
+
+def _with_labels(revisions: Mapping[str, Revision]) -> dict[str, str]:
+    """Return every name by which a revision can be referred to."""
+    names = {name: name for name in revisions}
+    for each in revisions.values():
+        for label in each.labels:
+            if label in names:
+                raise BundleRejected(f"{each.path}: branch label {label} is already used by revision {names[label]}")
+            names[label] = each.name
+    return names
+
+
+def _refuse_circles(revisions: Mapping[str, Revision], below: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise `BundleRejected` when what remains after taking away all that rests on nothing is not empty."""
+    above: dict[str, list[str]] = {name: [] for name in revisions}
+    for name, parents in below.items():
+        for parent in parents:
+            above[parent].append(name)
+    open_parents = {name: len(parents) for name, parents in below.items()}
+    ready = [name for name, count in open_parents.items() if not count]
+    while ready:
+        name = ready.pop()
+        del open_parents[name]
+        for child in above[name]:
+            open_parents[child] -= 1
+            if not open_parents[child]:
+                ready.append(child)
+    if open_parents:
+        raise BundleRejected(f"The revisions follow each other in a circle: {', '.join(sorted(open_parents)[:5])}")

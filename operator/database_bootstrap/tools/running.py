@@ -27,6 +27,7 @@ _NOT_IN_TRANSACTION = frozenset(
         "2D000",  # invalid_transaction_termination: a procedure or DO block that commits
     }
 )
+_NOTHING = sql.SQL("")
 _PASSING_CLASSES = ("53", "58", "25006")
 """Out of disk, memory or connections, an input/output error, a server that became read-only: not the script's fault."""
 
@@ -38,22 +39,22 @@ class Job:
     script: Script
     row: MigrationRow
     """What the ledger's rows have in common; the state is filled in."""
-    is_applied: sql.Composable
+    is_applied: sql.Composed
     """A query that gives a row when somebody has applied it meanwhile."""
     next_step: str
     """What a person does when it stopped half-way."""
-    begin: sql.Composable = sql.SQL("")
+    begin: sql.Composed | sql.SQL = _NOTHING
     """Opens the tool's own record; with a semicolon at its end."""
-    finish: sql.Composable = sql.SQL("")
+    finish: sql.Composed | sql.SQL = _NOTHING
     """Closes it."""
-    fail: Callable[[str], sql.Composable] = lambda _: sql.SQL("")
+    fail: Callable[[str], sql.Composed | sql.SQL] = lambda _: _NOTHING
     """Leaves it open, with the words that say why."""
     alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around statements that run alone: what must not be held meanwhile is put down."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure(Exception):  # noqa: N818 never leaves this module
+@dataclass(eq=False, kw_only=True)
+class _Failure(Exception):
     """The server refused something that a script says."""
 
     error: psycopg.Error
@@ -186,8 +187,8 @@ async def _send(
             raise _Failure(error=error) from error
     last = results[-1] if results else None
     if last is not None and last.status == pq.ExecStatus.FATAL_ERROR:
-        error = psycopg.errors.error_from_result(last, encoding=connection.info.encoding)
-        raise _failure_at(error, script, offset, statements, len(results) - 1)
+        refusal = psycopg.errors.error_from_result(last, encoding=connection.info.encoding)
+        raise _failure_at(refusal, script, offset, statements, len(results) - 1)
 
 
 def _failure_at(
@@ -200,13 +201,13 @@ def _failure_at(
     return _Failure(error=error, line=statements[done].line if done < len(statements) else None, done=done)
 
 
-async def _record(run: Run, own: sql.Composable, row: MigrationRow) -> None:
+async def _record(run: Run, own: sql.Composed | sql.SQL, row: MigrationRow) -> None:
     await run.connection.execute(sql.SQL("BEGIN;") + own)
     await run.record(run.connection, row)
     await run.connection.execute("COMMIT")
 
 
-async def _exists(connection: Connection, query: sql.Composable) -> bool:
+async def _exists(connection: Connection, query: sql.Composed) -> bool:
     cursor = await connection.execute(query)
     return await cursor.fetchone() is not None
 
@@ -267,7 +268,7 @@ async def _stuck(run: Run, job: Job, failure: _Failure) -> errors.BootstrapError
 
 
 def half_applied(path: str, words: str, next_step: str) -> errors.MigrationHalfApplied:
-    """Return the error for a migration that stopped in the middle; the same words on the day and on every later visit."""
+    """Return the error for a migration that stopped in the middle: the same words now and on every later visit."""
     return errors.MigrationHalfApplied(f"{path} stopped in the middle, at {words}. {next_step}")
 
 

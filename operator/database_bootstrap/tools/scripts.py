@@ -75,8 +75,8 @@ def script_of(path: str, text: str, *, own_transactions: bool) -> Script:
         return Script(path=path, text=text, statements=found[1:-1], mode=Mode.TRANSACTION)
     if controls and not own_transactions:
         raise BundleRejected(
-            f"{_place(path, controls[0])}: the file controls its own transaction, and so could not be recorded together "
-            "with what it does; remove that, or begin the file with the line `-- dbbootstrap: transaction=off`"
+            f"{_place(path, controls[0])}: the file begins or ends a transaction itself, so what it does could not be "
+            "recorded in the same one; remove that, or begin the file with `-- dbbootstrap: transaction=off`"
         )
     return Script(path=path, text=text, statements=found, mode=Mode.SCRIPT if controls else Mode.TRANSACTION)
 
@@ -105,7 +105,7 @@ def _check_text(path: str, text: str) -> None:
     if control:
         where = f"line {line_of(text, control.start())}"
         raise BundleRejected(f"{path} {where}: control character U+{ord(control.group()):04X} in SQL text")
-    if "\\" not in text and "--" not in text:
+    if "\\" not in text and not any(pattern.search(text) for pattern, _ in _FOREIGN_COMMENTS):
         return
     for token in tokens(text):
         if token.kind == "comment":

@@ -98,7 +98,7 @@ def pieces(text: str) -> tuple[Piece, ...]:
 class _Open:
     """A statement whose end is not reached; semicolons in parentheses and in BEGIN ATOMIC bodies do not end it.
 
-    The rule is psql's (psqlscan.l): BEGIN and CASE count only where a CREATE FUNCTION or PROCEDURE opened the statement.
+    The rule is psql's (psqlscan.l): BEGIN and CASE count only in a CREATE FUNCTION or CREATE PROCEDURE.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """Statements: what PostgreSQL's own grammar says one is, and what follows for the transaction that it runs in."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,9 @@ Node = Mapping[str, Any]
 _DEPTH_LIMIT = 3000
 """libpg_query writes its tree recursively and without a check of the stack: an expression of 200,000 `+1` ends the
 process (tried with pgparse 1.0.3), one of 20,000 does not."""
+
+
+_COPY_OF_CLIENT = re.compile(r"\b(from\s+stdin|to\s+stdout)\b", re.IGNORECASE)
 
 
 class Control(StrEnum):
@@ -75,23 +79,19 @@ def statement_of(node: Node, text: str, start: int, line: int) -> Statement:
 def statement_of_words(words: tuple[str, ...], text: str, start: int, line: int) -> Statement:
     """Return what can be said of a statement that the grammar does not know."""
     first = words[0] if words else ""
-    control, opens = Control.NONE, False
-    if first in ("begin", "start"):
-        control, opens = Control.OTHER, True
-    elif first in ("commit", "end", "abort") or words[:2] == ("prepare", "transaction"):
-        control = Control.OTHER
-    elif first == "rollback" and "to" not in words:
-        control = Control.OTHER
-    copies = first == "copy" and _is_copy_of_client(text)
+    opens = first in ("begin", "start")
+    closes = first in ("commit", "end", "abort") or words[:2] == ("prepare", "transaction")
+    rolls_back = first == "rollback" and "to" not in words
     return Statement(
-        start=start, line=line, text=text, parsed=False, alone=None, control=control, opens=opens, copies=copies
+        start=start,
+        line=line,
+        text=text,
+        parsed=False,
+        alone=None,
+        control=Control.OTHER if opens or closes or rolls_back else Control.NONE,
+        opens=opens,
+        copies=first == "copy" and bool(_COPY_OF_CLIENT.search(text)),
     )
-
-
-def _is_copy_of_client(text: str) -> bool:
-    words = text.lower().split()
-    pairs = set(zip(words, words[1:], strict=False))
-    return not pairs.isdisjoint({("from", "stdin"), ("to", "stdout")})
 
 
 def _control_of(body: Node) -> tuple[Control, bool]:
@@ -104,37 +104,47 @@ def _control_of(body: Node) -> tuple[Control, bool]:
     return (Control.COMMIT if kind == "COMMIT" and not chained else Control.OTHER), chained
 
 
-def alone_of(kind: str, body: Node) -> str | None:  # noqa: PLR0911 a table, written as one
-    """Return what the statement is called, when it cannot run within a transaction (PreventInTransactionBlock)."""
-    match kind:
-        case "IndexStmt" if body.get("concurrent"):
-            return "CREATE INDEX CONCURRENTLY"
-        case "DropStmt" if body.get("concurrent"):
-            return "DROP INDEX CONCURRENTLY"
-        case "ReindexStmt":
-            return _reindex(body)
-        case "VacuumStmt" if body.get("is_vacuumcmd"):
-            return "VACUUM"
-        case "ClusterStmt" if "relation" not in body:
-            return "CLUSTER without a table"
-        case "AlterTableStmt" if any(_detaches_concurrently(cmd) for cmd in body.get("cmds", ())):
-            return "DETACH PARTITION CONCURRENTLY"
-        case "CreateSubscriptionStmt" if not {"create_slot", "connect"} & _switched_off(body.get("options", ())):
-            return "CREATE SUBSCRIPTION"
-        case "AlterDatabaseStmt" if "tablespace" in _names(body.get("options", ())):
-            return "ALTER DATABASE … SET TABLESPACE"
-        case "DiscardStmt" if body.get("target") == "DISCARD_ALL":
-            return "DISCARD ALL"
-    return _ALWAYS_ALONE.get(kind)
+def alone_of(kind: str, body: Node) -> str | None:
+    """Return what the statement is called, when it cannot run within a transaction (PreventInTransactionBlock).
+
+    What depends on the catalogue, as CLUSTER of a partitioned table, only the server knows.
+    """
+    rule = _ALONE.get(kind)
+    return rule(body) if rule else None
 
 
-_ALWAYS_ALONE = {
-    "AlterSystemStmt": "ALTER SYSTEM",
-    "CreatedbStmt": "CREATE DATABASE",
-    "DropdbStmt": "DROP DATABASE",
-    "CreateTableSpaceStmt": "CREATE TABLESPACE",
-    "DropTableSpaceStmt": "DROP TABLESPACE",
-}
+def _index(body: Node) -> str | None:
+    return "CREATE INDEX CONCURRENTLY" if body.get("concurrent") else None
+
+
+def _drop(body: Node) -> str | None:
+    return "DROP INDEX CONCURRENTLY" if body.get("concurrent") else None
+
+
+def _vacuum(body: Node) -> str | None:
+    return "VACUUM" if body.get("is_vacuumcmd") else None  # else ANALYZE
+
+
+def _cluster(body: Node) -> str | None:
+    return None if "relation" in body else "CLUSTER without a table"
+
+
+def _alter_table(body: Node) -> str | None:
+    detaches = any(_detaches_concurrently(command) for command in body.get("cmds", ()))
+    return "DETACH PARTITION CONCURRENTLY" if detaches else None
+
+
+def _alter_database(body: Node) -> str | None:
+    return "ALTER DATABASE … SET TABLESPACE" if "tablespace" in _names(body.get("options", ())) else None
+
+
+def _subscription(body: Node) -> str | None:
+    without_slot = {"create_slot", "connect"} & _switched_off(body.get("options", ()))
+    return None if without_slot else "CREATE SUBSCRIPTION"
+
+
+def _discard(body: Node) -> str | None:
+    return "DISCARD ALL" if body.get("target") == "DISCARD_ALL" else None
 
 
 def _reindex(body: Node) -> str | None:
@@ -152,11 +162,11 @@ def _detaches_concurrently(command: Node) -> bool:
     return body.get("subtype") == "AT_DetachPartition" and bool(partition.get("concurrent"))
 
 
-def _names(options: list[Node]) -> set[str]:
+def _names(options: Iterable[Node]) -> set[str]:
     return {str(option["DefElem"]["defname"]).lower() for option in options}
 
 
-def _switched_off(options: list[Node]) -> set[str]:
+def _switched_off(options: Iterable[Node]) -> set[str]:
     """Return the options whose value is one of PostgreSQL's words for false (defGetBoolean)."""
     return {str(option["DefElem"]["defname"]).lower() for option in options if _is_false(option["DefElem"].get("arg"))}
 
@@ -169,3 +179,21 @@ def _is_false(value: Node | None) -> bool:
         return int(body.get("ival", 0)) == 0
     text = str(body.get("sval", body.get("boolval", ""))).lower()
     return text in ("false", "off", "0") or (kind == "Boolean" and not body.get("boolval"))
+
+
+_ALONE: Mapping[str, Callable[[Node], str | None]] = {
+    "IndexStmt": _index,
+    "DropStmt": _drop,
+    "ReindexStmt": _reindex,
+    "VacuumStmt": _vacuum,
+    "ClusterStmt": _cluster,
+    "AlterTableStmt": _alter_table,
+    "AlterDatabaseStmt": _alter_database,
+    "CreateSubscriptionStmt": _subscription,
+    "DiscardStmt": _discard,
+    "AlterSystemStmt": lambda _: "ALTER SYSTEM",
+    "CreatedbStmt": lambda _: "CREATE DATABASE",
+    "DropdbStmt": lambda _: "DROP DATABASE",
+    "CreateTableSpaceStmt": lambda _: "CREATE TABLESPACE",
+    "DropTableSpaceStmt": lambda _: "DROP TABLESPACE",
+}

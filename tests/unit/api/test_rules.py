@@ -10,18 +10,7 @@ import pytest
 
 from database_bootstrap.api import schema, v1alpha1
 from database_bootstrap.errors import SpecRejected
-from rule_cases import CASES, MORE_BAD, MORE_GOOD, Case, Changes, changed
-
-RULES = [case for case in CASES if not case.about_change]
-TRANSITIONS = [case for case in CASES if case.about_change]
-
-
-def each(cases: list[Case], kind: str) -> list[Any]:
-    return [
-        pytest.param(case, changes, id=f"{case.message[:48]}-{number}")
-        for case in cases
-        for number, changes in enumerate(getattr(case, kind))
-    ]
+from rule_cases import CASES, MORE_BAD, MORE_GOOD, RULES, TRANSITIONS, Case, Changes, changed, each
 
 
 def parse(obj: dict[str, Any]) -> v1alpha1.Spec:

@@ -31,8 +31,8 @@ def run(job: wire.Job, scratch: Path, pipes: Pipes, supervisor: int) -> NoReturn
     os.dup2(pipes.output, 1)
     os.dup2(pipes.output, 2)
     # The standard streams of the zygote lead nowhere; a project's StreamHandler writes to these.
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     confinement.confine(job.limits, supervisor, {pipes.secret.fileno(), pipes.events})
     job = replace(job, password=_password(pipes.secret))
     _surround(job, scratch)

@@ -16,7 +16,7 @@ _PARTING_SECONDS = 15.0
 """For a run to be ended and cleared away once it is not wanted any more; the supervisor needs less."""
 
 
-class Lost(Exception):  # noqa: N818 - named for the state, as in errors.py
+class Lost(Exception):
     """The process that ran a job is gone without a word."""
 
 
@@ -76,7 +76,6 @@ class Zygote:
             except (OSError, EOFError):
                 await run.end()
                 reason = self._last_words()
-                self._discard()
                 if last:
                     raise InternalError(f"The sandbox for Alembic does not start: {reason}") from None
             except BaseException:
@@ -129,10 +128,17 @@ class Zygote:
             process.wait()
 
     def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            if self._control is not None and (words := self._control.recv(4096)):
-                return words.decode(errors="replace")
-        return "its process ended"
+        """Return why a run did not begin; where the whole process has ended, clear up after it."""
+        words = b""
+        try:
+            if self._control is not None:
+                words = self._control.recv(4096)
+        except BlockingIOError:
+            return "the run's process ended at once"
+        except OSError:
+            pass
+        self._discard()
+        return words.decode(errors="replace") or "its process ended"
 
 
 class _Connection:

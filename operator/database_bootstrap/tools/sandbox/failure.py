@@ -18,7 +18,6 @@ def describe(error: BaseException, project: Path, run: migrate.Run) -> wire.Fail
         type=type(refusal or error).__name__,
         text=_text(error, refusal),
         revision=run.running,
-        half=run.half_applied,
         file=file,
         line=line,
         sql_state=refusal.sqlstate if refusal else None,

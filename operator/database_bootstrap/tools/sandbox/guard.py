@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext, _ProxyTransaction
 from database_bootstrap.tools.sandbox import session, wire
 
 
-class Refused(Exception):  # noqa: N818 - named for the state, as in errors.py
+class Refused(Exception):
     """The guard does not let the run go on."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -28,14 +28,9 @@ class Guard:
         self._table = ("", "")
         self._heads: set[str] = set()
         self._uncommitted: list[str] = []
-        self._open_ended: list[str] = []
+        self._uncovered: list[str] = []
         self.running: str | None = None
         """The revision that runs, or ran last."""
-
-    @property
-    def half_applied(self) -> str | None:
-        """The first revision of which a part is committed although its version row is not."""
-        return self._open_ended[0] if self._open_ended else None
 
     def install(self) -> None:
         """Take part in every migration of this process, whatever its env.py does."""
@@ -54,7 +49,7 @@ class Guard:
 
         @contextmanager
         def autocommit(context: MigrationContext) -> Iterator[None]:
-            committed = context._transaction is not None  # noqa: SLF001 - the block commits this one
+            committed = context._transaction is not None
             with autocommit_block(context):
                 guard._leave_transaction(committed)
                 yield
@@ -78,11 +73,11 @@ class Guard:
         self._table = session.name_of_table(context)
         self._heads = set(context.get_current_heads())
         schema, table = self._table
-        self._emit(wire.Opened(schema, table, bool(context._in_external_transaction)))  # noqa: SLF001
+        self._emit(wire.Opened(schema, table, bool(context._in_external_transaction)))
         self._follow(context)
 
     def _follow(self, context: MigrationContext) -> None:
-        steps = context._migrations_fn  # noqa: SLF001 - opts["fn"] is read once, before we can replace it
+        steps = context._migrations_fn
         assert steps is not None
 
         def followed(heads: Any, context: MigrationContext) -> Iterable[Any]:
@@ -90,10 +85,10 @@ class Guard:
                 self.running = step.revision.revision
                 self._emit(wire.Running(step.revision.revision))
                 if session.is_autocommit(context):
-                    self._open_ended.append(step.revision.revision)
+                    self._uncover()
                 yield step
 
-        context._migrations_fn = followed  # noqa: SLF001
+        context._migrations_fn = followed
         context.on_version_apply_callbacks = (*context.on_version_apply_callbacks, self._applied)
 
     def _applied(self, *, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
@@ -103,7 +98,8 @@ class Guard:
         self._heads = set(heads)
         schema, table = self._table
         row = {"schema": schema, "table": table, "name": revision, "checksum": self._job.checksums.get(revision)}
-        session.record(ctx, row | {"mode": "autocommit" if revision in self._open_ended else "transaction"})
+        row |= {"actor": self._job.actor}
+        session.record(ctx, row | {"mode": "autocommit" if revision in self._uncovered else "transaction"})
         self._uncommitted.append(revision)
         self._emit(wire.Applied(revision))
 
@@ -120,12 +116,15 @@ class Guard:
         """Mark the running revision: from here on a part of it stays, and so does all that came before it."""
         if committed:
             self._committed()
-        if self.running is not None and self.running not in self._open_ended:
-            self._open_ended.append(self.running)
+        self._uncover()
+
+    def _uncover(self) -> None:
+        if self.running is not None and self.running not in self._uncovered:
+            self._uncovered.append(self.running)
+            self._emit(wire.Uncovered(self.running))
 
     def _committed(self) -> None:
         if self._uncommitted:
-            self._open_ended = [each for each in self._open_ended if each not in self._uncommitted]
             self._uncommitted = []
             self._emit(wire.Committed())
 

@@ -47,11 +47,6 @@ class Run:
         """The revision that runs, or ran last."""
         return self._guard.running
 
-    @property
-    def half_applied(self) -> str | None:
-        """The revision of which a part is committed although its version row is not."""
-        return self._guard.half_applied
-
     def to_heads(self) -> None:
         """Bring the database to all heads; raise what the project raises."""
         root = self._project / self._job.project.root
@@ -85,7 +80,7 @@ class Run:
         engine = sqlalchemy.create_engine(self._url, poolclass=sqlalchemy.pool.NullPool)
 
         def upgrade(heads: Any, context: Any) -> Any:
-            return script._upgrade_revs("heads", heads)  # noqa: SLF001 - as alembic/command.py does
+            return script._upgrade_revs("heads", heads)
 
         with (
             EnvironmentContext(config, script, fn=upgrade, destination_rev="heads") as environment,

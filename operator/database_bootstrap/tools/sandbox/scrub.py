@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import fields, replace
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 from database_bootstrap.tools.sandbox import wire
@@ -20,7 +21,7 @@ def text(words: str, password: str) -> str:
 def event(one: wire.Event, password: str) -> wire.Event:
     """Return the event with all its texts scrubbed."""
     texts = {each.name: getattr(one, each.name) for each in fields(one)}
-    clean = {name: text(value, password) for name, value in texts.items() if isinstance(value, str)}
+    clean: dict[str, Any] = {name: text(value, password) for name, value in texts.items() if isinstance(value, str)}
     return replace(one, **clean)
 
 

@@ -1,4 +1,4 @@
-"""The statements of ours in the migrating session; every name is qualified, because the project sets the search path."""
+"""Our own statements in the migrating session; every name is qualified: the project sets the search path."""
 
 import time
 from typing import Any
@@ -7,6 +7,7 @@ import sqlalchemy
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, exc, text
 
+from database_bootstrap.postgres import locks
 from database_bootstrap.tools.sandbox import wire
 
 _KEY_TRIES = 10
@@ -25,8 +26,8 @@ _HOLDER = text("""
     WHERE l.locktype = 'advisory' AND l.granted AND d.datname = pg_catalog.current_database()
     AND l.classid = :high AND l.objid = :low AND l.objsubid = 1
 """)
-# Makes the server notice within a second that this process was killed in the middle of a statement. It is for systems
-# that can tell; PostgreSQL on Windows refuses the value (src/backend/tcop/postgres.c, check_client_connection_check_interval).
+# Makes the server notice within a second that this process was killed in the middle of a statement. On systems that
+# cannot tell, PostgreSQL refuses the value (src/backend/storage/ipc/latch.c, WaitEventSetCanReportClosed).
 _NOTICE_DEATH = text("""
     SELECT pg_catalog.set_config('client_connection_check_interval', '1s', false)
     WHERE pg_catalog.version() !~* 'windows|mingw|visual c'
@@ -38,13 +39,19 @@ _SURROUNDINGS = text("""
 _BECOME = text("SELECT pg_catalog.set_config('search_path', :path, false), pg_catalog.set_config('role', :role, false)")
 _SCHEMA = text("SELECT pg_catalog.current_schema()")
 _NAME = text("""
-    SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    SELECT n.nspname, c.relname
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = pg_catalog.to_regclass(:table)
 """)
 _RECORD = text("""
-    INSERT INTO dbbootstrap.migration (tool, version, name, checksum, mode, state)
-    VALUES ('Alembic', pg_catalog.quote_ident(:schema) || '.' || pg_catalog.quote_ident(:table), :name, :checksum, :mode,
-        'applied')
+    WITH row AS (
+        INSERT INTO dbbootstrap.migration (tool, version, name, checksum, mode, state)
+        VALUES ('Alembic', pg_catalog.quote_ident(:schema) || '.' || pg_catalog.quote_ident(:table), :name, :checksum,
+            :mode, 'applied')
+        RETURNING name
+    )
+    INSERT INTO dbbootstrap.audit_log (stage, action, actor)
+    SELECT 'migrations', 'migration ' || name || ' applied', :actor FROM row
 """)
 
 
@@ -55,7 +62,7 @@ def _halves(key: int) -> dict[str, int]:
 
 def locate(connection: Connection, target: wire.Target) -> tuple[int, str | None]:
     """Return the session's backend, and what is wrong with where it is, if anything."""
-    found = connection.execute(_WHERE, {"owner": target.owner_pid, **_halves(wire.OPERATOR_KEY)}).one()
+    found = connection.execute(_WHERE, {"owner": target.owner_pid, **_halves(locks.KEY)}).one()
     if (found.database, found.login) != (target.database, target.user):
         return found.pid, f"to database {found.database} as {found.login}"
     return found.pid, None if found.owned else "to another server"
@@ -80,7 +87,7 @@ def make_table(context: MigrationContext, url: str) -> None:
     Made within the migrating one it would be invisible to an `alembic upgrade` that starts at the same time, which
     would make it too and fail.
     """
-    if context._has_version_table():  # noqa: SLF001 - alembic offers no public way to ask
+    if context._has_version_table():
         return
     main = context.connection
     assert main is not None
@@ -91,11 +98,11 @@ def make_table(context: MigrationContext, url: str) -> None:
             side.execute(_BECOME, {"path": around.path, "role": around.role})
             # A schema that env.py has made and not committed is not there for the other session.
             if side.execute(_SCHEMA).scalar() == around.schema:
-                context._version.create(side, checkfirst=True)  # noqa: SLF001
+                context._version.create(side, checkfirst=True)
                 side.commit()
     except exc.DBAPIError:
         pass  # Somebody was faster, or it can only be made where the migrations run.
-    context._ensure_version_table()  # noqa: SLF001
+    context._ensure_version_table()
 
 
 def lock_table(context: MigrationContext) -> None:
@@ -128,4 +135,4 @@ def _connection(context: MigrationContext) -> Connection:
 
 def _table(context: MigrationContext) -> str:
     preparer = context.dialect.identifier_preparer
-    return preparer.format_table(context._version).replace(":", r"\:")  # noqa: SLF001
+    return preparer.format_table(context._version).replace(":", r"\:")

@@ -83,6 +83,8 @@ class _Run:
         for folder in ("project", "home"):
             (self._scratch / folder).mkdir()
         for path, content in job.files:
+            if path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(path)
             file = self._scratch / "project" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)

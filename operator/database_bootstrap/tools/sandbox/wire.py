@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-OPERATOR_KEY = 4918566651442769969
-"""The advisory lock of the operator's own session while a database is migrated ("DBBOOT01")."""
 SANDBOX_KEY = 4918566651442769970
 """The advisory lock of the child's migrating session: it outlives an operator that was killed ("DBBOOT02")."""
 _LENGTH = struct.Struct("!Q")
@@ -80,6 +78,8 @@ class Job:
     project: Project
     target: Target
     limits: Limits
+    actor: str
+    """Who acts, for the audit log."""
     checksums: Mapping[str, str]
     """Revision → checksum of its file, for the ledger."""
     files: tuple[tuple[str, bytes], ...] = field(repr=False)
@@ -99,6 +99,13 @@ class Opened:
 @dataclass(frozen=True, slots=True)
 class Running:
     """A revision is about to run."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """From here on a part of this revision stays, whatever becomes of the rest: it leaves the transaction."""
 
     revision: str
 
@@ -126,8 +133,6 @@ class Failed:
     text: str
     """Its first line, or the server's primary message."""
     revision: str | None = None
-    half: str | None = None
-    """A revision of which a part is committed although its version row is not."""
     file: str | None = None
     line: int | None = None
     sql_state: str | None = None
@@ -147,9 +152,9 @@ class Ended:
     """The last of what it wrote to stdout and stderr."""
 
 
-Event = Opened | Running | Applied | Committed | Failed | Ended
+Event = Opened | Running | Uncovered | Applied | Committed | Failed | Ended
 _EVENTS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Opened, Running, Applied, Committed, Failed, Ended)
+    kind.__name__.lower(): kind for kind in (Opened, Running, Uncovered, Applied, Committed, Failed, Ended)
 }
 
 
@@ -188,6 +193,7 @@ def encode_job(job: Job) -> bytes:
         "project": asdict(job.project),
         "target": asdict(job.target),
         "limits": asdict(job.limits),
+        "actor": job.actor,
         "checksums": dict(job.checksums),
         "files": [(path, len(content)) for path, content in job.files],
     }
@@ -204,6 +210,7 @@ def receive_job(connection: socket.socket) -> Job:
         project=Project(**{**project, "version_locations": tuple(project["version_locations"])}),
         target=Target(**header["target"]),
         limits=Limits(**header["limits"]),
+        actor=header["actor"],
         checksums=header["checksums"],
         files=tuple((path, _receive(connection, size)) for path, size in header["files"]),
         password="",

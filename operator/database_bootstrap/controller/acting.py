@@ -1,0 +1,83 @@
+"""The operator while it acts: watches, queue and workers, from the first event to the last visit."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from database_bootstrap.controller import handlers
+from database_bootstrap.controller.handlers import Login
+from database_bootstrap.controller.intake import Intake
+from database_bootstrap.controller.resync import Resync
+from database_bootstrap.controller.store import Store
+from database_bootstrap.controller.visits import Cluster, Line, Visits
+from database_bootstrap.controller.workqueue import WorkQueue
+from database_bootstrap.kube.library import Library
+from database_bootstrap.kube.recorder import Recorder
+from database_bootstrap.settings import Settings
+
+WATCH_END_SECONDS = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What the operator acts with."""
+
+    settings: Settings
+    cluster: Cluster
+    line: Line
+    recorder: Recorder
+    login: Login
+
+
+class Acting:
+    """Everything that runs while the operator acts."""
+
+    def __init__(self, means: Means) -> None:
+        settings, cluster = means.settings, means.cluster
+        self._namespaces = settings.namespaces
+        self._store = Store()
+        self._queue = WorkQueue(settings.workers)
+        library = Library(cluster.kube)
+        intake = Intake(self._store, self._queue, library)
+        self._visits = Visits(
+            cluster=cluster,
+            line=means.line,
+            store=self._store,
+            queue=self._queue,
+            intake=intake,
+            library=library,
+            recorder=means.recorder,
+        )
+        self._resync = Resync(
+            kube=cluster.kube, store=self._store, intake=intake, library=library, namespaces=settings.namespaces
+        )
+        self._handlers = handlers.registry(intake, means.login, watch_secrets=settings.watch_secrets)
+        self._end_watching = asyncio.Event()
+        self.watching = asyncio.Event()
+        """Set once kopf is up."""
+        self._resyncing: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, take_signals: Callable[[], None]) -> asyncio.Task[None]:
+        """Start all, and return the task that ends when the watches do."""
+        # In this order: at its end kopf waits for every task that is younger than itself, and then cancels it.
+        self._queue.start(self._visits.visit)
+        self._resyncing = asyncio.create_task(self._resync.run(), name="resync")
+        watch = await handlers.begin(self._handlers, self._namespaces, self._end_watching, self.watching)
+        take_signals()
+        self._watch = asyncio.create_task(watch(), name="watch")
+        return self._watch
+
+    async def stop(self, grace: float) -> None:
+        """Let visits end within the grace period, cancel the others, and end the watches."""
+        await self._queue.stop(grace)
+        self._end_watching.set()
+        if self._watch is not None:
+            await asyncio.wait({self._watch}, timeout=WATCH_END_SECONDS)
+        tasks = [task for task in (self._resyncing, self._watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

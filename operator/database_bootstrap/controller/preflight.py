@@ -1,0 +1,88 @@
+"""What must be so before the operator acts; else it ends with a sentence that says what to do."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+from database_bootstrap.api import names
+from database_bootstrap.errors import AccessDenied, ServerUnreachable
+from database_bootstrap.kube import access
+from database_bootstrap.kube.access import Right
+from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, EVENTS, LEASES, SECRETS, Kube
+from database_bootstrap.settings import Settings
+
+PATIENCE_SECONDS = 30
+"""For an API server that is just starting."""
+
+log = logging.getLogger(__name__)
+
+
+async def check(kube: Kube, settings: Settings) -> str:
+    """Return the id of the cluster; raise `AccessDenied` for what is not as it must be."""
+    await _wait_for_api(kube)
+    await _check_rights(kube, settings)
+    return settings.cluster_id or await _cluster_uid(kube)
+
+
+async def _wait_for_api(kube: Kube) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_SECONDS
+    while True:
+        try:
+            served = await access.is_served(kube)
+        except ServerUnreachable as error:
+            if loop.time() > deadline:
+                raise
+            log.warning("API server not reached yet: %s", error)
+            await asyncio.sleep(1)
+            continue
+        if not served:
+            raise AccessDenied(
+                f"The API server does not know {names.KIND} ({names.API_VERSION}): apply the "
+                f"CustomResourceDefinition {names.CRD_NAME} first (`database-bootstrap crd | kubectl apply -f -`)."
+            )
+        return
+
+
+async def _check_rights(kube: Kube, settings: Settings) -> None:
+    for namespace in settings.namespaces or (None,):
+        lacking = await access.missing(kube, rights(watch_secrets=settings.watch_secrets), namespace)
+        _refuse(lacking, f"in namespace {namespace}" if namespace else "in all namespaces")
+    if settings.leader_elect:
+        place = lease_namespace(settings)
+        wanted = (Right(verb, LEASES) for verb in ("get", "create", "update"))
+        _refuse(await access.missing(kube, wanted, place), f"in namespace {place}")
+
+
+async def _cluster_uid(kube: Kube) -> str:
+    try:
+        return await access.cluster_uid(kube)
+    except AccessDenied:
+        raise AccessDenied(
+            "The operator may not read the namespace kube-system, whose uid names the cluster in ownership marks: "
+            "grant `get namespaces` for it, or pass --cluster-id with a name that no other cluster has."
+        ) from None
+
+
+def rights(*, watch_secrets: bool) -> Iterator[Right]:
+    """Yield what the operator must be allowed to do in the namespaces that it serves."""
+    yield from (Right(verb, BOOTSTRAPS) for verb in ("get", "list", "watch"))
+    yield Right("patch", BOOTSTRAPS, "status")
+    yield from (Right(verb, CONFIG_MAPS) for verb in ("get", "list", "watch"))
+    yield from (Right(verb, SECRETS) for verb in ("get", "create", "patch"))
+    yield Right("create", EVENTS)
+    if watch_secrets:
+        yield from (Right(verb, SECRETS) for verb in ("list", "watch"))
+
+
+def lease_namespace(settings: Settings) -> str:
+    """Return where the Lease is; raise `AccessDenied` where nothing says so."""
+    found = settings.lease_namespace or access.own_namespace()
+    if found is None:
+        raise AccessDenied("Outside of a Pod --leader-elect needs --lease-namespace.")
+    return found
+
+
+def _refuse(lacking: tuple[Right, ...], where: str) -> None:
+    if lacking:
+        raise AccessDenied(f"The operator may not {', '.join(map(str, lacking))} {where}: apply its RBAC rules.")

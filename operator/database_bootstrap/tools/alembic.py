@@ -1,0 +1,254 @@
+"""Alembic: what is pending is read from the source and the version table; applying runs in the sandbox."""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg import sql
+
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.tools import alembic_layout, alembic_verdict
+from database_bootstrap.tools.alembic_graph import Graph, read_revision
+from database_bootstrap.tools.alembic_layout import Layout
+from database_bootstrap.tools.alembic_verdict import Circumstances, Told
+from database_bootstrap.tools.sandbox import Lost, Zygote, wire
+from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
+
+_DEFAULT_TABLE = "alembic_version"
+_HAS_LEDGER = "SELECT pg_catalog.to_regclass('dbbootstrap.migration') IS NOT NULL"
+_FROM_LEDGER = """
+    (SELECT 'table' AS what, pg_catalog.parse_ident(version) AS words, NULL AS checksum FROM dbbootstrap.migration
+        WHERE tool = 'Alembic' AND version IS NOT NULL ORDER BY seq DESC LIMIT 1)
+    UNION ALL
+    SELECT 'half applied', ARRAY[name], checksum FROM dbbootstrap.migration AS failed
+    WHERE tool = 'Alembic' AND state = 'failed' AND NOT EXISTS (
+        SELECT FROM dbbootstrap.migration AS later
+        WHERE later.tool = failed.tool AND later.name = failed.name AND later.seq > failed.seq)
+"""
+_EXISTS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+_END_SESSION = """
+    SELECT pg_catalog.pg_terminate_backend(l.pid, 5000)
+    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND l.granted AND d.datname = pg_catalog.current_database()
+      AND l.classid = %s AND l.objid = %s AND l.objsubid = 1
+"""
+"""Ends the session that holds the sandbox's lock; a killed client's statement otherwise runs on to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An Alembic project."""
+
+    graph: Graph
+    layout: Layout
+    checksums: Mapping[str, str]
+    """Revision → SHA-256 of its file."""
+
+
+class Alembic:
+    """The tool `Alembic`."""
+
+    name = "Alembic"
+
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
+
+    def load(self, bundle: Bundle) -> Source:
+        layout = alembic_layout.find(bundle)
+        graph = Graph(read_revision(file) for file in layout.revisions)
+        contents = {file.path: file.content for file in layout.revisions}
+        checksums = {each.name: hashlib.sha256(contents[each.path]).hexdigest() for each in graph.revisions.values()}
+        return Source(graph=graph, layout=layout, checksums=checksums)
+
+    async def read(self, connection: Connection, options: Options) -> History:
+        table = (options.schema, _DEFAULT_TABLE)
+        halves: list[Applied] = []
+        if await _one(connection, _HAS_LEDGER):
+            cursor = await connection.execute(_FROM_LEDGER)
+            for what, words, checksum in await cursor.fetchall():
+                if what == "half applied":
+                    halves.append(Applied(name=words[0], checksum=checksum, finished=False))
+                elif await _one(connection, _EXISTS, (_quoted(words),)):
+                    # env.py names its version table itself; the last run has told which one.
+                    table = (words[0], words[1])
+        return await _history(connection, table, tuple(halves))
+
+    def compare(self, source: Source, history: History, options: Options) -> Comparison:
+        rows = tuple(row.name for row in history.rows if row.finished)
+        graph = source.graph
+        if unknown := [row for row in rows if row not in graph.revisions]:
+            raise MigrationDiverged(
+                f"The database is at revision {', '.join(unknown)}, which the source does not have: the source is older "
+                "than the database, or belongs to another project. Nothing was run; bring the newer source back"
+            )
+        pending = graph.pending(rows)
+        if pending and (pair := graph.overlapping(rows)):
+            raise MigrationDiverged(
+                f"The version table has rows {pair[0]} and {pair[1]}, of which the first contains the second; Alembic "
+                "cannot go on from there. Delete the second row, or `alembic stamp` what is true"
+            )
+        _refuse_half_applied(source, history, pending)
+        return Comparison(
+            pending=pending, current=", ".join(sorted(rows)) or None, applied=len(graph.revisions) - len(pending)
+        )
+
+    async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:
+        if not pending:
+            return
+        before = await self.read(run.connection, run.options)
+        told = Told()
+        try:
+            await self._follow(_job(source, run), told, run)
+        finally:
+            if told.ended is None or told.ended.status or told.ended.late:
+                await _end_session(run.connection)
+        after = await _after(before, told, run)
+        present = source.graph.closure(row.name for row in after.rows if row.name in source.graph.revisions)
+        for name in told.applied:
+            if name in present and name not in told.committed:
+                await run.applied(name)
+        case = Circumstances(
+            told=_in_place(told, source.layout),
+            kept=[name for name in told.applied if name in present],
+            missing=[name for name in pending if name not in present],
+            options=run.options,
+            origin=f"database {run.login.database} as {run.login.user}",
+        )
+        await _conclude(case, source, after, run)
+
+    async def _follow(self, job: wire.Job, told: Told, run: Run) -> None:
+        with contextlib.suppress(Lost):
+            async with aclosing(self._zygote.run(job)) as events:
+                async for event in events:
+                    await _note(event, told, run)
+
+
+async def _note(event: wire.Event, told: Told, run: Run) -> None:
+    match event:
+        case wire.Opened():
+            told.opened = event
+        case wire.Running(revision):
+            told.running = revision
+            await run.verify_lock()
+        case wire.Uncovered(revision):
+            told.uncovered.append(revision)
+        case wire.Applied(revision):
+            told.applied.append(revision)
+        case wire.Committed():
+            for name in told.applied[len(told.committed) :]:
+                told.committed.append(name)
+                await run.applied(name)
+            told.uncovered = [each for each in told.uncovered if each not in told.committed]
+        case wire.Failed():
+            told.failed = event
+        case wire.Ended():
+            told.ended = event
+
+
+async def _conclude(case: Circumstances, source: Source, after: History, run: Run) -> None:
+    """Put into the ledger what the child could not, and raise what went wrong."""
+    error = alembic_verdict.error_of(case)
+    opened = case.told.opened
+    table = _quoted((opened.schema, opened.table)) if opened else None
+    if isinstance(error, MigrationHalfApplied):
+        name = case.told.half_applied or ""
+        failed = case.told.failed
+        row = MigrationRow(tool=Alembic.name, name=name, state="failed", version=table, mode="autocommit")
+        state, words = (failed.sql_state, failed.text) if failed else (None, None)
+        row = replace(row, checksum=source.checksums.get(name), sql_state=state, error=words)
+        await run.record(run.connection, row)
+    elif error is None and not case.told.applied and table != _quoted((run.options.schema, _DEFAULT_TABLE)):
+        # Somebody else has applied all, in a table that only env.py knows: remember it, or each visit would ask again.
+        for name in (each.name for each in after.rows):
+            row = MigrationRow(tool=Alembic.name, name=name, state="baselined", version=table)
+            await run.record(run.connection, replace(row, checksum=source.checksums.get(name)))
+    if error is not None:
+        raise error
+
+
+def _refuse_half_applied(source: Source, history: History, pending: tuple[str, ...]) -> None:
+    """Raise while a half-applied revision is neither changed nor recorded by Alembic itself."""
+    for row in history.rows:
+        if not row.finished and row.name in pending and row.checksum == source.checksums.get(row.name):
+            raise MigrationHalfApplied(
+                f"Revision {row.name} stopped after a part of it was committed, and is not run again by itself: look at "
+                "what it has done, then either undo that and change the revision's file so that it can run as a whole, "
+                "or complete it by hand and `alembic stamp` it"
+            )
+
+
+async def _history(connection: Connection, table: tuple[str, str], halves: tuple[Applied, ...]) -> History:
+    if not await _one(connection, _EXISTS, (_quoted(table),)):
+        return History(table_exists=False, rows=halves)
+    query = sql.SQL("SELECT version_num FROM {} ORDER BY 1").format(sql.Identifier(*table))
+    cursor = await connection.execute(query)
+    rows = tuple(Applied(name=name) for (name,) in await cursor.fetchall())
+    return History(table_exists=True, rows=(*rows, *halves), tables=(".".join(table),))
+
+
+async def _after(before: History, told: Told, run: Run) -> History:
+    """Return what this session, which is not the child's, sees of the version table."""
+    if told.opened is not None:
+        table = (told.opened.schema, told.opened.table)
+    elif before.tables:
+        schema, _, name = before.tables[0].partition(".")
+        table = (schema, name)
+    else:
+        table = (run.options.schema, _DEFAULT_TABLE)
+    return await _history(run.connection, table, ())
+
+
+async def _end_session(connection: Connection) -> None:
+    with contextlib.suppress(psycopg.Error):
+        await connection.execute(_END_SESSION, (wire.SANDBOX_KEY >> 32, wire.SANDBOX_KEY & 0xFFFFFFFF))
+
+
+async def _one(connection: Connection, query: str, values: tuple[str, ...] = ()) -> bool:
+    cursor = await connection.execute(query, values)
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _quoted(table: tuple[str, ...] | list[str]) -> str:
+    return sql.Identifier(*table).as_string()
+
+
+def _job(source: Source, run: Run) -> wire.Job:
+    login, endpoint, options = run.login, run.login.endpoint, run.options
+    target = wire.Target(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=login.user,
+        database=login.database,
+        application_name=login.application_name,
+        sslmode=endpoint.sslmode,
+        require_auth=endpoint.require_auth,
+        ca=endpoint.ca,
+        schema=options.schema,
+        lock_timeout=options.lock_timeout,
+        statement_timeout=options.statement_timeout,
+        owner_pid=run.connection.info.backend_pid,
+    )
+    return wire.Job(
+        project=source.layout.project,
+        target=target,
+        limits=wire.Limits(seconds=options.timeout),
+        actor=run.actor,
+        checksums=source.checksums,
+        files=tuple((file.path, file.content) for file in source.layout.files),
+        password=login.password,
+    )
+
+
+def _in_place(told: Told, layout: Layout) -> Told:
+    """Return it with file names as they are in the source."""
+    failed = told.failed
+    if failed is None or failed.file is None:
+        return told
+    return replace(told, failed=replace(failed, file=layout.moved.get(failed.file, failed.file)))

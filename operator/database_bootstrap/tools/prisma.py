@@ -1,0 +1,232 @@
+"""Prisma Migrate: the directories of `prisma/migrations`, recorded as `prisma migrate deploy` records them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from database_bootstrap import errors
+from database_bootstrap.bundles.bundle import Bundle, File
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.tools import prisma_table
+from database_bootstrap.tools.locale_order import locale_key
+from database_bootstrap.tools.migration import Migration
+from database_bootstrap.tools.migrators import Migrator, held, put_down
+from database_bootstrap.tools.running import Job, half_applied, run_script
+from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
+
+NAME = "Prisma"
+_SCRIPT = "migration.sql"
+_LOCK_FILE = "migration_lock.toml"
+_NAME_LIMIT = 255
+"""Characters of the column migration_name."""
+_DEPLOY = "`prisma migrate deploy`"
+
+
+@dataclass(frozen=True, slots=True)
+class PrismaSource:
+    """The migrations of a bundle, in byte order of their names."""
+
+    migrations: tuple[Migration, ...]
+
+    @property
+    def by_name(self) -> Mapping[str, Migration]:
+        return {migration.name: migration for migration in self.migrations}
+
+
+class Prisma:
+    """The tool; every rule is that of `migrate deploy` (schema-engine/commands/src/commands/apply_migrations.rs)."""
+
+    name = NAME
+
+    def load(self, bundle: Bundle) -> PrismaSource:
+        base = _base_of(bundle)
+        found: dict[str, Migration] = {}
+        directories: set[str] = set()
+        for file in bundle.files:
+            path = file.path.removeprefix(base)
+            if path == file.path and base:
+                continue  # schema.prisma and whatever else stands beside the directory of migrations
+            name = _name_of(path)
+            if path == _LOCK_FILE:
+                _check_provider(file)
+            elif name is None:
+                directories.update({path.split("/")[0]} if "/" in path else ())
+            elif name in found:
+                raise errors.BundleRejected(f"The migration {name} is there twice: {found[name].path} and {file.path}")
+            else:
+                found[name] = _migration(name, file)
+        _check_directories(directories - found.keys(), found)
+        return PrismaSource(tuple(found[name] for name in sorted(found)))
+
+    async def read(self, connection: Connection, options: Options) -> History:
+        return await prisma_table.read(connection, options.schema)
+
+    def compare(self, source: PrismaSource, history: History, options: Options) -> Comparison:
+        rows = [row for row in history.rows if not row.rolled_back]
+        for row in rows:
+            if not row.finished:
+                words = str(row.detail.get("words") or "a place that nobody recorded")
+                raise half_applied(row.name, words, _next_step(row.name, options.schema))
+        applied = {row.name: row for row in rows}
+        pending = [migration for migration in source.migrations if migration.name not in applied]
+        warnings = list(_differences(source, applied))
+        if pending and warnings:
+            raise errors.MigrationDiverged(
+                f"{' '.join(warnings)} Before {pending[0].name} can be applied, bring them back as they were"
+            )
+        _check_order([migration.name for migration in pending])
+        for migration in pending:
+            _ = migration.script  # raises for what cannot be run, before anything is
+        newest = max(applied, default=None)
+        warnings.extend(_late(pending, newest))
+        return Comparison(
+            pending=tuple(migration.name for migration in pending),
+            current=newest,
+            applied=len(applied),
+            warnings=tuple(warnings),
+        )
+
+    async def apply(self, source: PrismaSource, pending: tuple[str, ...], run: Run) -> None:
+        schema = run.options.schema
+        async with held(run.connection, Migrator.PRISMA, _DEPLOY):
+            # A deploy may have come between the look and the lock.
+            history = await prisma_table.read(run.connection, schema)
+            still = set(self.compare(source, history, run.options).pending)
+            if not history.table_exists:
+                await prisma_table.make(run.connection, schema)
+            for name in pending:
+                if name in still:
+                    await run_script(run, _job_of(source.by_name[name], run))
+
+
+def _base_of(bundle: Bundle) -> str:
+    """Return the directory of migrations, with a slash, or nothing when it is the bundle itself."""
+    bases = {
+        file.path.rsplit("/", 2)[0] + "/" for file in bundle.files if file.path.count("/") > 1 and _is_script(file)
+    }
+    bases |= {"" for file in bundle.files if file.path.count("/") == 1 and _is_script(file)}
+    bases |= {"" for file in bundle.files if "/" not in file.path and _name_of(file.path) is not None}
+    if len(bases) > 1:
+        raise errors.BundleRejected(
+            f"Migrations are in several directories: {', '.join(repr(b) for b in sorted(bases))}"
+        )
+    if not bases:
+        raise errors.BundleRejected(
+            f"The source has no migration: neither <name>/{_SCRIPT} nor a key <name>.sql, which stands for it"
+        )
+    return bases.pop()
+
+
+def _is_script(file: File) -> bool:
+    return file.path.endswith(f"/{_SCRIPT}")
+
+
+def _name_of(path: str) -> str | None:
+    """Return the migration that a file is, or None; `<name>.sql` is what a ConfigMap's key can hold of a directory."""
+    if path.count("/") == 1 and path.endswith(f"/{_SCRIPT}"):
+        return path.removesuffix(f"/{_SCRIPT}")
+    if "/" in path or not path.endswith(".sql"):
+        return None
+    if path == _SCRIPT:
+        raise errors.BundleRejected(f"{_SCRIPT} has no name: it must be <name>/{_SCRIPT} or a key <name>.sql")
+    return path.removesuffix(".sql")
+
+
+def _migration(name: str, file: File) -> Migration:
+    if len(name) > _NAME_LIMIT:
+        raise errors.BundleRejected(f"The name {name[:60]}… has {len(name)} characters; {_NAME_LIMIT} are the limit")
+    return Migration(
+        name=name,
+        path=f"{name}/{_SCRIPT}",
+        text=file.text,
+        checksum=hashlib.sha256(file.content).hexdigest(),
+        own_transactions=True,
+    )
+
+
+def _check_provider(file: File) -> None:
+    """Do as Prisma's P3019 does: the first line that begins with `provider` decides, and no line is no check."""
+    for line in file.text.splitlines():
+        if line.startswith("provider"):
+            provider = line.partition("=")[2].strip().strip('"')
+            if provider not in ("postgresql", "postgres"):
+                raise errors.BundleRejected(f"{file.path}: the migrations are for {provider}, not for postgresql")
+            return
+
+
+def _check_directories(empty: set[str], found: Mapping[str, Migration]) -> None:
+    if empty:
+        raise errors.BundleRejected(f"The directory {min(empty)} has no {_SCRIPT} (Prisma's P3015)")
+    folded: dict[str, str] = {}
+    for name in found:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            raise errors.BundleRejected(f"The migrations {other} and {name} differ in case only")
+
+
+def _differences(source: PrismaSource, applied: Mapping[str, Applied]) -> Iterable[str]:
+    missing = [name for name in applied if name not in source.by_name]
+    if missing:
+        yield f"Applied, and not in the source: {_listed(missing)}."
+    edited = [
+        name
+        for name, row in applied.items()
+        if name in source.by_name and not matches(source.by_name[name].text, row.checksum or "")
+    ]
+    if edited:
+        yield f"Edited after they were applied: {_listed(edited)}."
+
+
+def matches(text: str, checksum: str) -> bool:
+    """Whether Prisma takes a script for the one that it recorded (checksum.rs, script_matches_checksum)."""
+    unix = text.replace("\r\n", "\n")
+    digests = [hashlib.sha256(form.encode()).digest() for form in (text, unix, unix.replace("\n", "\r\n"))]
+    if len(checksum) == 64:
+        return any(digest.hex() == checksum for digest in digests)
+    # Early versions wrote bytes below 16 as one digit (prisma-engines #1887).
+    return any("".join(f"{byte:x}" for byte in digest) == checksum for digest in digests)
+
+
+def _check_order(pending: Sequence[str]) -> None:
+    """Stop where Prisma's versions do not agree what comes first: until 6.5 bytes decided, since 6.6 localeCompare."""
+    for in_bytes, in_locale in zip(sorted(pending), sorted(pending, key=locale_key), strict=True):
+        if in_bytes != in_locale:
+            raise errors.BundleRejected(
+                f"Whether {in_bytes} or {in_locale} comes first depends on the version of Prisma; give them names that "
+                "begin with a 14-digit time stamp and continue in lower case"
+            )
+
+
+def _late(pending: Sequence[Migration], newest: str | None) -> Iterable[str]:
+    late = [migration.name for migration in pending if newest is not None and migration.name < newest]
+    if late:
+        yield f"Older than {newest}, which is applied, and yet to be applied: {_listed(late)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _job_of(migration: Migration, run: Run) -> Job:
+    records = prisma_table.records_of(run.options.schema, migration.name, migration.checksum)
+    return Job(
+        script=migration.script,
+        row=MigrationRow(tool=NAME, name=migration.name, checksum=migration.checksum, state="running"),
+        begin=records.begin,
+        finish=records.finish,
+        fail=records.fail,
+        is_applied=records.is_applied,
+        alone=partial(put_down, run.connection, Migrator.PRISMA, _DEPLOY),
+        next_step=_next_step(migration.name, run.options.schema),
+    )
+
+
+def _next_step(name: str, schema: str) -> str:
+    """Return what a person does about a migration that stopped in the middle."""
+    return (
+        f"See what of it is there. Either finish it by hand and run `prisma migrate resolve --applied {name}`, or undo "
+        f"it and run `prisma migrate resolve --rolled-back {name}` (schema {schema}); after that it is applied again"
+    )

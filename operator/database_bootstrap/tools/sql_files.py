@@ -1,0 +1,217 @@
+"""Plain SQL: versioned files, recorded in the ledger."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from os.path import commonpath
+from pathlib import PurePosixPath
+
+from psycopg import sql
+
+from database_bootstrap import errors
+from database_bootstrap.bundles.bundle import Bundle, File
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.tools.migration import Migration
+from database_bootstrap.tools.migrators import Migrator, quiet
+from database_bootstrap.tools.running import Job, half_applied, run_script
+from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
+
+NAME = "SQL"
+_FILE_NAME = re.compile(r"[Vv]?([0-9]+(?:[._][0-9]+)*)_{1,2}(.+?)(\.up)?\.sql")
+_DOWN = ".down.sql"
+_PROSE = (".md", ".txt", ".rst")
+_LEDGER = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')"
+_ROWS = """
+    SELECT name, checksum, state, mode, error FROM (
+        SELECT DISTINCT ON (name) name, checksum, state, mode, error, seq
+        FROM dbbootstrap.migration WHERE tool = 'SQL' ORDER BY name, seq DESC
+    ) AS newest ORDER BY seq
+"""
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionedFile:
+    """One migration and where it stands in the order."""
+
+    version: Version
+    migration: Migration
+
+    @property
+    def name(self) -> str:
+        return self.migration.name
+
+
+@dataclass(frozen=True, slots=True)
+class SqlSource:
+    """The migrations of a bundle, oldest first."""
+
+    files: tuple[VersionedFile, ...]
+
+    @property
+    def by_name(self) -> Mapping[str, VersionedFile]:
+        return {file.name: file for file in self.files}
+
+
+class SqlFiles:
+    """`V1__init.sql`, `002_users.sql`, `20240301120000_orders.up.sql`; compared as numbers."""
+
+    name = NAME
+
+    def load(self, bundle: Bundle) -> SqlSource:
+        base = commonpath([str(PurePosixPath(file.path).parent) for file in bundle.files])
+        found = [_versioned(file, base) for file in bundle.files if not _is_passed_over(file.path)]
+        ordered = sorted(found, key=lambda file: (file.version, file.name))
+        for first, second in pairwise(ordered):
+            if first.version == second.version:
+                raise errors.BundleRejected(f"{first.name} and {second.name} have the same version")
+        if not ordered:
+            raise errors.BundleRejected("The source has no file that is a migration, like 001_users.sql")
+        return SqlSource(tuple(ordered))
+
+    async def read(self, connection: Connection, options: Options) -> History:
+        exists = await (await connection.execute(_LEDGER)).fetchone()
+        if exists is None or not exists[0]:
+            return History(table_exists=False)
+        return History(table_exists=True, rows=await quiet(connection, partial(_rows, connection), Migrator.US))
+
+    def compare(self, source: SqlSource, history: History, options: Options) -> Comparison:
+        rows = [row for row in history.rows if not row.rolled_back]
+        for row in rows:
+            if not row.finished:
+                words = str(row.detail.get("error") or "a place that nobody recorded")
+                raise half_applied(row.name, words, _next_step(row.name))
+        applied = {row.name: row for row in rows}
+        _check_applied(source, applied)
+        pending = [file for file in source.files if file.name not in applied]
+        newest = max((file for file in source.files if file.name in applied), key=lambda f: f.version, default=None)
+        _check_order(pending, newest, options.allow_out_of_order)
+        for file in pending:
+            _ = file.migration.script  # raises for what cannot be run, before anything is
+        return Comparison(
+            pending=tuple(file.name for file in pending),
+            current=newest.name if newest else None,
+            applied=len(applied),
+        )
+
+    async def apply(self, source: SqlSource, pending: tuple[str, ...], run: Run) -> None:
+        for name in pending:
+            await run_script(run, _job_of(source.by_name[name]))
+
+
+def _is_passed_over(path: str) -> bool:
+    name = PurePosixPath(path).name.lower()
+    return name.endswith((_DOWN, *_PROSE)) or name.startswith(("readme", "license", "."))
+
+
+def _versioned(file: File, base: str) -> VersionedFile:
+    path = PurePosixPath(file.path)
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None:
+        raise errors.BundleRejected(
+            f"{file.path} is no migration: its name must begin with a version and end with .sql, like 001_users.sql, "
+            "V1.2__users.sql or 20240301120000_users.up.sql"
+        )
+    return VersionedFile(
+        version=_version_of(match.group(1)),
+        migration=Migration(
+            name=str(path.relative_to(base)) if base else str(path),
+            path=file.path,
+            text=file.text,
+            checksum=checksum_of(file.text),
+        ),
+    )
+
+
+def _version_of(text: str) -> Version:
+    """Return the version's numbers; 1 and 1.0 are the same."""
+    numbers = [int(number) for number in re.split(r"[._]", text)]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def checksum_of(text: str) -> str:
+    """Return the SHA-256 that neither line ends nor a byte order mark change: Git and editors do that by themselves."""
+    return hashlib.sha256(text.removeprefix("\ufeff").replace("\r\n", "\n").encode()).hexdigest()
+
+
+async def _rows(connection: Connection) -> tuple[Applied, ...]:
+    cursor = await connection.execute(_ROWS)
+    return tuple(
+        Applied(
+            name=name,
+            checksum=checksum,
+            finished=state in ("applied", "baselined", "resolved"),
+            rolled_back=state == "resolved" and mode == "rolled-back",
+            detail={"error": error},
+        )
+        for name, checksum, state, mode, error in await cursor.fetchall()
+    )
+
+
+def _check_applied(source: SqlSource, applied: Mapping[str, Applied]) -> None:
+    missing = [name for name in applied if name not in source.by_name]
+    if missing:
+        raise errors.MigrationDiverged(
+            f"The database has migrations that the source does not have: {_listed(missing)}. The source is older than "
+            "the database, or files were renamed or removed: bring them back"
+        )
+    edited = [
+        file.name
+        for file in source.files
+        if (row := applied.get(file.name)) and row.checksum and row.checksum != file.migration.checksum
+    ]
+    if edited:
+        raise errors.MigrationDiverged(
+            f"Applied migrations were edited: {_listed(edited)}. Put back what they were, and write the change as a "
+            "new migration"
+        )
+
+
+def _check_order(pending: Sequence[VersionedFile], newest: VersionedFile | None, allowed: frozenset[str]) -> None:
+    late = [
+        file.name
+        for file in pending
+        if newest and file.version < newest.version and allowed.isdisjoint({file.name, file.name.removesuffix(".sql")})
+    ]
+    if late:
+        raise errors.MigrationDiverged(
+            f"Older than what is applied already ({newest.name if newest else ''}): {_listed(late)}. Give them a newer "
+            "version, or name them in allowOutOfOrder"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _job_of(file: VersionedFile) -> Job:
+    migration = file.migration
+    version = ".".join(str(number) for number in file.version)
+    return Job(
+        script=migration.script,
+        row=MigrationRow(tool=NAME, name=migration.name, version=version, checksum=migration.checksum, state="running"),
+        is_applied=sql.SQL(
+            "SELECT FROM (SELECT state FROM dbbootstrap.migration WHERE tool = 'SQL' AND name = {} ORDER BY seq DESC"
+            " LIMIT 1) AS newest WHERE state = 'applied'"
+        ).format(migration.name),
+        next_step=_next_step(migration.name),
+    )
+
+
+def _next_step(name: str) -> str:
+    """Return what a person does about a migration that stopped in the middle."""
+    insert = sql.SQL(
+        "INSERT INTO dbbootstrap.migration (tool, name, state, mode) VALUES ('SQL', {}, 'resolved', 'applied')"
+    ).format(name)
+    return (
+        f"See what of {name} is there. Either finish it by hand, or undo it; then say so, as the role: "
+        f"{insert.as_string(None)} -- or 'rolled-back', and it is run again"
+    )

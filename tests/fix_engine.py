@@ -1,0 +1,196 @@
+"""The engine on a real server, with Secrets and ConfigMaps kept in a dictionary in place of a cluster."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from database_bootstrap.api.binding import Connection, secret_data
+from database_bootstrap.api.outcomes import Outcome, StageName
+from database_bootstrap.api.status import Status
+from database_bootstrap.api.v1alpha1 import parse_spec
+from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
+from database_bootstrap.errors import NotOwned, ReferenceNotFound
+from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.reconcile import Engine
+from database_bootstrap.stages.subject import Facts, Report, Subject
+from database_bootstrap.stages.surroundings import KeptSecret
+from localservers import Credentials, PostgresServer
+
+
+@dataclass
+class Drawer:
+    """Secrets and ConfigMaps of one namespace, and how often they were written."""
+
+    uid: str
+    secrets: dict[str, KeptSecret] = field(default_factory=dict)
+    config_maps: dict[str, ConfigMapData] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)
+
+    def qualify(self, host: str) -> str:
+        return host
+
+    async def secret(self, name: str) -> KeptSecret | None:
+        return self.secrets.get(name)
+
+    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+        for name in config_maps:
+            if name not in self.config_maps:
+                raise ReferenceNotFound(f"ConfigMap {name} is not there")
+        return bundle_of_config_maps([self.config_maps[name] for name in config_maps])
+
+    async def keep_password(self, name: str, username: str, password: str) -> bool:
+        if name in self.secrets:
+            return False
+        self.put(name, {"username": username, "password": password}, ours=True)
+        self.writes.append(name)
+        return True
+
+    async def publish(self, name: str, connection: Connection) -> None:
+        if name in self.secrets and not self.secrets[name].ours:
+            raise NotOwned(f"Secret {name} is somebody else's")
+        self.put(name, secret_data(connection), ours=True)
+        self.writes.append(name)
+
+    def put(self, name: str, data: Mapping[str, str], *, ours: bool = False) -> None:
+        self.secrets[name] = KeptSecret(data={key: value.encode() for key, value in data.items()}, ours=ours)
+
+
+@dataclass
+class Bootstrap:
+    """One resource, its surroundings, and the server that it is about."""
+
+    engine: Engine
+    server: PostgresServer
+    admin: Credentials
+    raw: dict[str, Any]
+    owner: Owner
+    drawer: Drawer
+    status: Status = field(default_factory=Status)
+    progress: list[tuple[Outcome, ...]] = field(default_factory=list)
+
+    @property
+    def role(self) -> str:
+        return str(self.raw["role"]["name"])
+
+    @property
+    def database(self) -> str:
+        return str(self.raw["database"]["name"])
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(owner=self.owner, spec=parse_spec(self.raw), status=self.status)
+
+    async def apply(self) -> Report:
+        async def told(outcomes: Any, facts: Facts) -> None:
+            self.progress.append(tuple(outcomes))
+
+        return await self.engine.reconcile(self.subject, self.drawer, told)
+
+    async def plan(self) -> Report:
+        return await self.engine.plan(self.subject, self.drawer)
+
+    async def ready(self) -> Report:
+        """Apply, and insist that it succeeds."""
+        report = await self.apply()
+        if report.trouble:
+            pytest.fail(f"{report.trouble.reason}: {report.trouble.message}")
+        return report
+
+    def inline(self, **files: str) -> dict[str, Any]:
+        return {"inline": [{"path": path, "content": content} for path, content in files.items()]}
+
+    def migrate(self, tool: str, files: Mapping[str, str], **options: Any) -> None:
+        """Ask for these migrations."""
+        self.raw["migrations"] = {"tool": tool, "source": self.inline(**files), **options}
+
+    def seed(self, files: Mapping[str, str], **options: Any) -> None:
+        """Ask for this seed."""
+        self.raw["seed"] = {"source": self.inline(**files), **options}
+
+    def connection(self) -> dict[str, Any]:
+        data = self.drawer.secrets[f"{self.owner.name}-db"].data
+        return {
+            "host": data["host"].decode(),
+            "port": int(data["port"]),
+            "dbname": data["database"].decode(),
+            "user": data["username"].decode(),
+            "password": data["password"].decode(),
+        }
+
+    def query(self, query: str, **overrides: Any) -> list[Any]:
+        """Run a query as the application would, with the published Secret."""
+        with psycopg.connect(**(self.connection() | overrides)) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def as_superuser(self, query: str, dbname: str = "postgres") -> list[Any]:
+        """Run a query as the server's own superuser."""
+        with psycopg.connect(self.server.dsn(dbname), autocommit=True) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def another(self, name: str) -> "Bootstrap":
+        """Return a second resource that wants the same role and database."""
+        uid = str(uuid.uuid4())
+        drawer = Drawer(uid=uid, secrets={"admin": self.drawer.secrets["admin"]})
+        return replace(self, owner=replace(self.owner, name=name, uid=uid), drawer=drawer, status=Status())
+
+
+def outcome(report: Report, stage: StageName) -> Outcome:
+    return next(outcome for outcome in report.outcomes if outcome.stage is stage)
+
+
+@pytest_asyncio.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    yield engine
+    await engine.stop()
+
+
+@pytest.fixture
+def make_bootstrap(
+    engine: Engine, postgres_server: PostgresServer, admin: Credentials, unique_name: Callable[[str], str]
+) -> Iterator[Callable[[str], Bootstrap]]:
+    """Return a function that makes one more resource on the same server."""
+
+    def make(name: str) -> Bootstrap:
+        uid = str(uuid.uuid4())
+        drawer = Drawer(uid=uid)
+        drawer.put(
+            "admin",
+            {
+                "host": postgres_server.host,
+                "port": str(postgres_server.port),
+                "username": admin.user,
+                "password": admin.password,
+            },
+        )
+        raw = {
+            "server": {"adminSecretRef": {"name": "admin"}},
+            "role": {"name": unique_name(f"{name}_role")},
+            "database": {"name": unique_name(f"{name}_db")},
+        }
+        owner = Owner(cluster="tests", namespace="shop", name=name, uid=uid)
+        return Bootstrap(engine=engine, server=postgres_server, admin=admin, raw=raw, owner=owner, drawer=drawer)
+
+    yield make
+
+
+@pytest.fixture
+def bootstrap(make_bootstrap: Callable[[str], Bootstrap]) -> Bootstrap:
+    """A resource that wants a role and a database, and nothing else yet."""
+    return make_bootstrap("shop")
+
+
+async def within(seconds: float, condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds; fail when it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)

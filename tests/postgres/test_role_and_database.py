@@ -1,0 +1,255 @@
+"""Role and database: absent → made, present → nothing, drift → repaired, not ours → refused, crash → resumed."""
+
+import psycopg
+import pytest
+
+from database_bootstrap.api.outcomes import Reason, StageName, Verdict
+from database_bootstrap.postgres.ownership import mark_in
+from fix_engine import Bootstrap, outcome
+
+
+async def test_role_and_database_are_made_and_the_application_logs_in(bootstrap: Bootstrap) -> None:
+    report = await bootstrap.ready()
+    assert report.changes[0] == "generate a password into Secret shop-role"
+    assert bootstrap.query("SELECT current_user, current_database()") == [(bootstrap.role, bootstrap.database)]
+    assert bootstrap.query("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()") == [
+        (bootstrap.role,)
+    ]
+    assert report.facts.database and report.facts.database.origin == "Created"
+    assert report.facts.database.incarnation
+
+
+async def test_second_visit_changes_nothing(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    writes = list(bootstrap.drawer.writes)
+    report = await bootstrap.ready()
+    assert report.changes == ()
+    assert bootstrap.drawer.writes == writes
+
+
+async def test_second_visit_has_the_same_facts(bootstrap: Bootstrap) -> None:
+    first = await bootstrap.ready()
+    assert (await bootstrap.ready()).facts == first.facts
+
+
+async def test_public_may_not_connect(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    stranger = bootstrap.another("stranger")
+    stranger.raw = stranger.raw | {
+        "role": {"name": bootstrap.role + "2"},
+        "database": {"name": bootstrap.database + "2"},
+    }
+    await stranger.ready()
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        stranger.query("SELECT 1", dbname=bootstrap.database)
+
+
+async def test_changed_password_is_set_again(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(f"ALTER ROLE \"{bootstrap.role}\" PASSWORD 'changed by hand'")
+    report = await bootstrap.ready()
+    assert report.changes == (f'set the password of role "{bootstrap.role}" to that of its Secret',)
+    assert bootstrap.query("SELECT 1") == [(1,)]
+
+
+async def test_password_rotated_in_its_secret_is_set_and_published(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own", "key": "pw"}
+    bootstrap.drawer.put("own", {"pw": 'first: it\'s "quoted" \\ and % long'})
+    await bootstrap.ready()
+    assert bootstrap.query("SELECT 1") == [(1,)]
+    bootstrap.drawer.put("own", {"pw": "second @:/?#"})
+    report = await bootstrap.ready()
+    assert len(report.changes) == 2
+    assert bootstrap.query("SELECT 1", password="second @:/?#") == [(1,)]
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_nologin_is_repaired(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.role}" NOLOGIN')
+    assert (await bootstrap.ready()).changes == (f'let role "{bootstrap.role}" log in',)
+    assert bootstrap.query("SELECT 1") == [(1,)]
+
+
+async def test_connection_limits_follow_the_spec_only_where_it_names_them(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.role}" CONNECTION LIMIT 9')
+    assert (await bootstrap.ready()).changes == ()
+    bootstrap.raw["role"]["connectionLimit"] = 7
+    bootstrap.raw["database"]["connectionLimit"] = 8
+    assert len((await bootstrap.ready()).changes) == 2
+    assert bootstrap.query(
+        "SELECT rolconnlimit, datconnlimit FROM pg_roles, pg_database"
+        " WHERE rolname = current_user AND datname = current_database()"
+    ) == [(7, 8)]
+
+
+async def test_superuser_role_is_refused(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.role}" SUPERUSER')
+    trouble = (await bootstrap.apply()).trouble
+    assert trouble and trouble.reason is Reason.ROLE_TOO_POWERFUL
+    assert "NOSUPERUSER" in trouble.message
+
+
+async def test_role_of_somebody_else_is_left_alone(bootstrap: Bootstrap) -> None:
+    bootstrap.as_superuser(f"CREATE ROLE \"{bootstrap.role}\" LOGIN PASSWORD 'theirs'")
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
+    assert report.changes == ()
+    assert [one.verdict for one in report.outcomes] == [Verdict.STALLED, *[Verdict.BLOCKED] * 5]
+    assert bootstrap.drawer.writes == []
+
+
+async def test_database_of_somebody_else_is_left_alone(bootstrap: Bootstrap) -> None:
+    bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}"')
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.stage is StageName.DATABASE
+    assert report.trouble.reason is Reason.NOT_OWNED
+    assert bootstrap.as_superuser(
+        f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{bootstrap.database}'"
+    ) == [(None,)]
+
+
+async def test_second_resource_for_the_same_database_harms_nothing(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    report = await bootstrap.another("thief").apply()
+    assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
+    assert "shop/shop" in report.trouble.message
+    assert report.changes == ()
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_crash_between_create_and_comment_is_resumed(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(f'COMMENT ON DATABASE "{bootstrap.database}" IS NULL')
+    bootstrap.as_superuser("DROP SCHEMA dbbootstrap CASCADE", bootstrap.database)
+    report = await bootstrap.ready()
+    assert len(report.changes) == 2
+    ((comment,),) = bootstrap.query(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+    )
+    mark = mark_in(comment)
+    assert mark and mark.owner == bootstrap.owner
+
+
+async def test_comments_of_people_are_kept(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    ((comment,),) = bootstrap.as_superuser(
+        f"SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{bootstrap.role}'"
+    )
+    mine = comment.replace("'", "''")
+    bootstrap.as_superuser(f"COMMENT ON ROLE \"{bootstrap.role}\" IS 'ask Ann\n{mine}'")
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_generated_password_survives_its_secret(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    kept = bootstrap.drawer.secrets.pop("shop-role")
+    report = await bootstrap.ready()
+    assert report.changes == ("restore Secret shop-role from the connection Secret",)
+    assert bootstrap.drawer.secrets["shop-role"].data == kept.data
+
+
+async def test_lost_password_is_said_and_nothing_is_rotated(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    del bootstrap.drawer.secrets["shop-role"], bootstrap.drawer.secrets["shop-db"]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.PASSWORD_LOST
+    assert report.changes == ()
+
+
+async def test_missing_password_secret_is_waited_for(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own"}
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.verdict is Verdict.RETRY
+    assert "Secret own" in report.trouble.message
+    bootstrap.drawer.put("own", {"password": "here now"})
+    await bootstrap.ready()
+
+
+async def test_unchanged_visit_needs_no_admin_secret(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    del bootstrap.drawer.secrets["admin"]
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_schemas_and_parameters(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["schemas"] = [{"name": "app"}, {"name": 'Odd "name"; DROP'}]
+    bootstrap.raw["database"]["parameters"] = [
+        {"name": "timezone", "value": "UTC"},
+        {"name": "search_path", "value": 'app, "Odd ""name""; DROP", public'},
+    ]
+    await bootstrap.ready()
+    assert (await bootstrap.ready()).changes == ()
+    assert bootstrap.query("SHOW timezone") == [("UTC",)]
+    assert bootstrap.query("SELECT current_schemas(false)") == [(["app", 'Odd "name"; DROP', "public"],)]
+    assert bootstrap.query(
+        "SELECT count(*) FROM pg_namespace WHERE nspowner = current_user::regrole AND nspname !~ '^pg'"
+    ) == [(2,)]
+    bootstrap.as_superuser(f"ALTER DATABASE \"{bootstrap.database}\" SET timezone TO 'Asia/Tokyo'")
+    assert len((await bootstrap.ready()).changes) == 1
+
+
+async def test_parameter_that_the_role_may_not_set_is_refused_by_the_server(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["database"]["parameters"] = [{"name": "session_preload_libraries", "value": "evil"}]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.ACCESS_DENIED
+    assert bootstrap.drawer.secrets.keys() == {"admin", "shop-role"}
+
+
+async def test_names_with_quotes_and_semicolons_are_names(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["role"]["name"] += """'"; DROP TABLE x; --%s{}"""
+    bootstrap.raw["database"]["name"] += """'"; $$ é%(x)s"""
+    await bootstrap.ready()
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_settings_of_creation_that_differ_are_said(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.raw["database"]["encoding"] = "LATIN1"
+    trouble = (await bootstrap.apply()).trouble
+    assert trouble and trouble.reason is Reason.SETTING_MISMATCH
+    assert "LATIN1" in trouble.message
+
+
+async def test_locale_of_template0(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["database"] |= {"template": "template0", "locale": {"provider": "Libc", "name": "C"}}
+    await bootstrap.ready()
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_plan_of_nothing_writes_nothing(bootstrap: Bootstrap) -> None:
+    report = await bootstrap.plan()
+    assert f'create database "{bootstrap.database}"' in report.changes
+    assert bootstrap.drawer.writes == []
+    assert bootstrap.as_superuser(f"SELECT FROM pg_roles WHERE rolname = '{bootstrap.role}'") == []
+
+
+async def test_plan_of_what_is_there_is_empty(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    assert (await bootstrap.plan()).changes == ()
+
+
+async def test_administrator_without_rights_is_told_the_cure(bootstrap: Bootstrap) -> None:
+    bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.admin.user}" NOSUPERUSER NOCREATEDB')
+    trouble = (await bootstrap.apply()).trouble
+    assert trouble and trouble.reason is Reason.ACCESS_DENIED
+    assert "CREATEROLE CREATEDB" in trouble.message
+
+
+async def test_every_change_is_in_the_audit_log(bootstrap: Bootstrap) -> None:
+    report = await bootstrap.ready()
+    logged = [action for (action,) in bootstrap.query("SELECT action FROM dbbootstrap.audit_log ORDER BY seq")]
+    assert logged == list(report.changes)
+
+
+async def test_role_may_not_rewrite_the_ledger(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    for statement in (
+        "DELETE FROM dbbootstrap.audit_log",
+        "UPDATE dbbootstrap.identity SET uid = 'x'",
+        "DROP SCHEMA dbbootstrap CASCADE",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            bootstrap.query(statement)
