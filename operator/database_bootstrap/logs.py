@@ -56,10 +56,9 @@ def set_up(level: str, form: LogFormat, stream: TextIO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # One line for each watch event otherwise; and asyncio's debug lines repeat arguments.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    logging.getLogger("kopf").setLevel(max(logging.INFO, root.level))
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # What others tell is theirs: kopf a line for each event, asyncio the arguments of its tasks.
+    for name in ("kopf", "kopf.objects", "asyncio", "aiohttp", "kubernetes"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def about(namespace: str, name: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ async def test_trusted_extension_is_made_by_the_owner(bootstrap: Bootstrap) -> N
     bootstrap.raw["extensions"] = [{"name": "pg_trgm"}]
     report = await bootstrap.ready()
     assert "create extension pg_trgm" in report.changes
-    assert bootstrap.query("SELECT extowner::regrole::text, extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_trgm'") == [
-        (f'"{bootstrap.role}"' if bootstrap.role != bootstrap.role.lower() else bootstrap.role, "public")
-    ]
+    assert bootstrap.query(
+        "SELECT extowner::regrole::text, extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_trgm'"
+    ) == [(f'"{bootstrap.role}"' if bootstrap.role != bootstrap.role.lower() else bootstrap.role, "public")]
     assert (await bootstrap.ready()).changes == ()
     assert report.facts.extensions and report.facts.extensions[0].name == "pg_trgm"
 

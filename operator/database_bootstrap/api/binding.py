@@ -90,5 +90,5 @@ def _host(host: str) -> str:
 
 
 def _query(options: Mapping[str, str]) -> str:
-    # quote, not quote_plus: libpq does not read a plus sign as a space.
-    return urlencode(options, quote_via=lambda text, *_: quote(text, safe=""))
+    # Not quote_plus, which is urlencode's own choice: a plus sign is a space to some readers only.
+    return urlencode(options, quote_via=quote)

@@ -117,13 +117,12 @@ class _Pen:
 
     def write(self, kind: str, truth: Truth, reason: Reason, message: str) -> Condition:
         before = self._before.get(kind)
+        since = before.last_transition_time if before is not None and before.status == truth else self._now
         return Condition(
             type=kind,
             status=truth,
             observed_generation=self._generation,
-            last_transition_time=before.last_transition_time
-            if before is not None and before.status == truth
-            else self._now,
+            last_transition_time=since,
             reason=reason,
             message=message,
         )

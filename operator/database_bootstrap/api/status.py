@@ -29,10 +29,6 @@ def _cleaned(limit: int) -> BeforeValidator:
     return BeforeValidator(lambda value: clean(value, limit) if isinstance(value, str) else value)
 
 
-def _seconds(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(microsecond=0)
-
-
 Word = Annotated[str, Field(max_length=256), _cleaned(256)]
 Text = Annotated[str, Field(max_length=4096), _cleaned(4096)]
 Message = Annotated[str, Field(max_length=MESSAGE_LENGTH), _cleaned(MESSAGE_LENGTH)]
@@ -40,7 +36,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Generation = Annotated[int, Field(ge=0, le=LARGEST)]
 Time = Annotated[
     datetime,
-    PlainSerializer(lambda moment: _seconds(moment).strftime(TIME_FORMAT), return_type=str),
+    PlainSerializer(lambda moment: moment.astimezone(UTC).strftime(TIME_FORMAT), return_type=str),
 ]
 """Written to the second in UTC, as all of Kubernetes' times."""
 

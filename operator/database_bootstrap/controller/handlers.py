@@ -62,7 +62,7 @@ def registry(intake: Intake, login: Login, *, watch_secrets: bool) -> kopf.Opera
     """Return what kopf has to call, and for which objects."""
     handlers = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=handlers)
+    @kopf.on.login(id="log_in", registry=handlers)
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return _connection(await login())
 

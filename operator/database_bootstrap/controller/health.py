@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from database_bootstrap import metrics
+from database_bootstrap.errors import AccessDenied
 from database_bootstrap.settings import Address
 
 REQUEST_BYTES = 16 * 1024
@@ -21,8 +22,12 @@ class Health:
         self._server: asyncio.Server | None = None
 
     async def start(self, address: Address) -> None:
-        """Listen; raise OSError where the address cannot be had."""
-        self._server = await asyncio.start_server(self._serve, address.host, address.port, limit=REQUEST_BYTES)
+        """Listen; raise `AccessDenied` where the address cannot be had."""
+        try:
+            self._server = await asyncio.start_server(self._serve, address.host, address.port, limit=REQUEST_BYTES)
+        except OSError as error:
+            reason = error.strerror or "not an address of this machine"
+            raise AccessDenied(f"Cannot serve probes and metrics at {address.host}:{address.port}: {reason}.") from None
         port = self._server.sockets[0].getsockname()[1]
         log.info("Serving probes and metrics at %s:%d", address.host, port)
 

@@ -1,49 +1,17 @@
-"""`run`: from the first check to the last visit."""
+"""`run`: the process of the operator."""
 
 import asyncio
 import logging
-import signal
-import socket
 import sys
-import uuid
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
 
-from database_bootstrap import logs, metrics
-from database_bootstrap.controller import preflight
-from database_bootstrap.controller.acting import Acting, Means
-from database_bootstrap.controller.health import Health
-from database_bootstrap.controller.visits import Cluster, Line
+from database_bootstrap import logs
+from database_bootstrap.controller import start
 from database_bootstrap.errors import BootstrapError
-from database_bootstrap.kube import access
-from database_bootstrap.kube.lease import Elector
-from database_bootstrap.kube.recorder import Recorder
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.settings import Settings
 
-ENDED_WELL = 0
-LOST = 1
-"""The Lease, or the watches: Kubernetes starts the operator again."""
-REFUSED = 2
-"""Something must be put right first."""
-
-Value = TypeVar("Value")
-
 log = logging.getLogger(__name__)
-
-
-class LivingLine(Line, Protocol):
-    """The engine, with what must be started before the first Secret is read."""
-
-    async def start(self) -> None:
-        """Start it."""
-        ...
-
-    async def stop(self) -> None:
-        """Stop it."""
-        ...
 
 
 def run(settings: Settings) -> int:
@@ -51,108 +19,10 @@ def run(settings: Settings) -> int:
     logs.set_up(settings.log_level, settings.log_format, sys.stderr)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            return runner.run(operate(settings, Engine(max_connections=settings.max_connections)))
+            return runner.run(start.operate(settings, Engine(max_connections=settings.max_connections)))
         except BootstrapError as error:
             log.error("Operator not started: %s", error.message)  # noqa: TRY400 a sentence, not a defect
-        except OSError as error:
-            log.error("Operator not started: %s: %s", settings.health, error.strerror)  # noqa: TRY400
-    return REFUSED
-
-
-async def operate(settings: Settings, line: LivingLine) -> int:
-    """Check, stand by, act; raise a `BootstrapError` with a sentence where it cannot begin."""
-    stop = asyncio.Event()
-    _take_signals(stop)
-    ready = asyncio.Event()
-    async with AsyncExitStack() as cleanup:
-        # First of all: the process that runs revisions is a copy of this one as it is now, without any credentials.
-        await line.start()
-        cleanup.push_async_callback(line.stop)
-        health = Health(ready.is_set)
-        await health.start(settings.health)
-        cleanup.push_async_callback(health.stop)
-        configuration = await access.configure(settings.kubeconfig, settings.context)
-        kube = access.connect(configuration)
-        cleanup.push_async_callback(kube.close)
-        cluster_id = await _unless(stop, preflight.check(kube, settings))
-        if cluster_id is None:
-            return ENDED_WELL
-        cluster = Cluster(kube=kube, id=cluster_id, is_around=access.in_cluster(settings.kubeconfig, settings.context))
-        identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-        means = Means(
-            settings=settings,
-            cluster=cluster,
-            line=line,
-            recorder=Recorder(kube, identity),
-            login=partial(access.credentials, configuration),
-        )
-        return await _in_turn(means, identity, stop, ready)
-
-
-async def _in_turn(means: Means, identity: str, stop: asyncio.Event, ready: asyncio.Event) -> int:
-    """Act at once, or once the Lease is ours."""
-    if not means.settings.leader_elect:
-        return await _act(means, asyncio.Event().wait(), stop, ready)
-    elector = Elector(
-        kube=means.cluster.kube,
-        namespace=preflight.lease_namespace(means.settings),
-        name=means.settings.lease_name,
-        identity=identity,
-    )
-    ready.set()  # A standby is as ready as it can be; an update of the Deployment waits for it.
-    log.info("Standing by for Lease %s/%s as %s", elector.namespace, elector.name, identity)
-    if not await _unless(stop, elector.acquire()):
-        return ENDED_WELL
-    log.info("Took Lease")
-    try:
-        return await _act(means, elector.hold(), stop, ready)
-    finally:
-        await elector.release()
-
-
-async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Event, ready: asyncio.Event) -> int:
-    """Act until a signal, the end of the tenure or that of the watches, and return the exit code."""
-    acting = Acting(means)
-    asked = asyncio.create_task(stop.wait(), name="stop")
-    lost = asyncio.create_task(tenure, name="tenure")
-    watching = asyncio.create_task(acting.watching.wait(), name="watching")
-    watch = await acting.start(partial(_take_signals, stop))
-    metrics.LEADER.set(1)
-    try:
-        await asyncio.wait({watching, watch, asked, lost}, return_when=asyncio.FIRST_COMPLETED)
-        ready.set()
-        log.info("Operator started")
-        await asyncio.wait({watch, asked, lost}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ready.clear()
-        metrics.LEADER.set(0)
-        log.info("Operator stopping")
-        # Once the Lease is lost somebody else may be acting.
-        await acting.stop(0 if lost.done() else means.settings.grace_seconds)
-        for task in (asked, lost, watching):
-            task.cancel()
-    if asked.done() and not asked.cancelled():
-        return ENDED_WELL
-    log.error("Operator stopped: %s", "the watches ended" if watch.done() else "the Lease was lost")
-    return LOST
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Value | None:
-    """Return what the work returns; None where a signal came first."""
-    asked = asyncio.create_task(stop.wait())
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait({asked, task}, return_when=asyncio.FIRST_COMPLETED)
-        return await task if task.done() else None
-    finally:
-        asked.cancel()
-        task.cancel()
-
-
-def _take_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        return start.REFUSED
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

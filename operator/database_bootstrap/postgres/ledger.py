@@ -116,27 +116,31 @@ def _grants(role: str) -> sql.Composed:
     ).format(role=sql.Identifier(role), tables=tables)
 
 
-async def record_migration(connection: Connection, row: MigrationRow, actor: str) -> None:
-    """Append one row to the migration table, and one to the audit log, within the transaction that is open."""
-    await connection.execute(
+def migration_statement(row: MigrationRow, actor: str) -> sql.Composed:
+    """Return what appends one row to the migration table, and one to the audit log; it ends with a semicolon."""
+    return sql.SQL(
         "WITH row AS (INSERT INTO dbbootstrap.migration"
         " (tool, version, name, checksum, mode, state, statements, sql_state, error)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING name, state)"
+        " VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}) RETURNING name, state)"
         " INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
-        " SELECT 'migrations', 'migration ' || name || ' ' || state, %s FROM row",
-        (
-            row.tool,
-            row.version,
-            row.name,
-            row.checksum,
-            row.mode,
-            row.state,
-            row.statements,
-            row.sql_state,
-            row.error,
-            actor,
-        ),
+        " SELECT 'migrations', 'migration ' || name || ' ' || state, {} FROM row;"
+    ).format(
+        row.tool,
+        row.version,
+        row.name,
+        row.checksum,
+        row.mode,
+        row.state,
+        row.statements,
+        row.sql_state,
+        row.error,
+        actor,
     )
+
+
+async def record_migration(connection: Connection, row: MigrationRow, actor: str) -> None:
+    """Append one row to the migration table, and one to the audit log, within the transaction that is open."""
+    await connection.execute(migration_statement(row, actor))
 
 
 async def record_audit(connection: Connection, actor: str, entries: list[tuple[str, str]]) -> None:

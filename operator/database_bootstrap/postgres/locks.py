@@ -4,17 +4,20 @@ import asyncio
 import random
 import time
 
+from psycopg import sql
+
 from database_bootstrap.errors import LockHeld
 from database_bootstrap.postgres.connection import Connection
 
 KEY = 4918566651442769969
 """The bytes of `DBBOOT01`; advisory locks belong to one database, so one key serves all."""
 _PATIENCE_SECONDS = 30.0
-_HELD = """
+HELD = sql.SQL("""
     SELECT true FROM pg_catalog.pg_locks
     WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND granted
-      AND classid = %s AND objid = %s AND objsubid = 1
-"""
+      AND classid = {} AND objid = {} AND objsubid = 1
+""").format(KEY >> 32, KEY & 0xFFFFFFFF)
+"""Gives a row as long as the session holds the lock."""
 
 
 async def acquire(connection: Connection) -> None:
@@ -40,9 +43,14 @@ async def _try(connection: Connection) -> bool:
 
 async def verify(connection: Connection) -> None:
     """Raise `LockHeld` when the session does not hold the lock: a pooler in between has changed the session."""
-    cursor = await connection.execute(_HELD, (KEY >> 32, KEY & 0xFFFFFFFF))
+    cursor = await connection.execute(HELD)
     if await cursor.fetchone() is None:
-        raise LockHeld("The advisory lock of this session is gone; is a transaction pooler in between? Name the server itself")
+        raise lost()
+
+
+def lost() -> LockHeld:
+    """Return the error for a session that does not hold the lock any more."""
+    return LockHeld("The advisory lock of this session is gone; is a transaction pooler in between? Name the server itself")
 
 
 async def release(connection: Connection) -> None:

@@ -164,6 +164,7 @@ async def _run_of(visit: Visit, connection: Connection, options: Options) -> Run
         connection=connection,
         login=login,
         options=options,
+        actor=actor,
         record=record,
         verify_lock=partial(locks.verify, connection),
         applied=applied,

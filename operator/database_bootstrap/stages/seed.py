@@ -10,10 +10,11 @@ from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import SeedPolicy, SeedSpec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres import locks
+from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.stages import seeding
 from database_bootstrap.stages.migrations import load
 from database_bootstrap.stages.sessions import rows
-from database_bootstrap.stages.stage import Action, Conclusion, Stage
+from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
 _MARKER = """
@@ -59,8 +60,7 @@ async def observe(visit: Visit) -> Found | None:
         return None
     bundle = await load(visit, seed.source)
     view = visit.sessions.as_role if visit.ledger_exists else None
-    found = await rows(view, _MARKER, doing="read the seed's marker") if view else []
-    marker = Marker(**dict(zip(Marker.__slots__, found[0], strict=True))) if found else None
+    marker = await _marker(view) if view else None
     if not _is_settled(seed, marker):
         seeding.check(bundle, visit.spec)
     occupied = None
@@ -69,6 +69,14 @@ async def observe(visit: Visit) -> Found | None:
         occupied = await seeding.find_row(view, seeding.ignored(seed, tables))
     visit.facts.seed = _fact(bundle, marker)
     return Found(bundle=bundle, marker=marker, occupied=occupied, history_tables=tables)
+
+
+async def _marker(connection: Connection) -> Marker | None:
+    found = await rows(connection, _MARKER, doing="read the seed's marker")
+    if not found:
+        return None
+    state, checksum, count, detail, time = found[0]
+    return Marker(state=state, checksum=checksum, rows=count, detail=detail, time=time)
 
 
 def _is_settled(seed: SeedSpec, marker: Marker | None) -> bool:
@@ -132,14 +140,19 @@ class RunSeed:
     def __str__(self) -> str:
         return f"seed the database with {', '.join(file.path for file in self.bundle.files[:5])}"
 
-    async def run(self, visit: Visit) -> None:
+    async def run(self, visit: Visit) -> bool | None:
         await visit.tell_progress()
         connection = await visit.sessions.owner()
         await locks.acquire(connection)
         assert visit.spec.seed is not None
+        marker = await _marker(connection)
+        if marker and marker.state == "seeded":
+            # Somebody was faster, while this visit waited for the lock.
+            return NOTED
         empty_only = visit.spec.seed.policy is SeedPolicy.IF_EMPTY
         await seeding.run(connection, self.bundle, self.ignored if empty_only else None, visit.spec)
         await visit.sessions.another()
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

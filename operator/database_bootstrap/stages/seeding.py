@@ -54,7 +54,7 @@ def check(bundle: Bundle, spec: Spec) -> None:
     for file in bundle.files:
         match PurePosixPath(file.path).suffix.lower():
             case ".sql":
-                _check_script(file)
+                _script_of(file)
             case ".csv":
                 _columns(file)
                 table_of(file, spec)
@@ -62,9 +62,11 @@ def check(bundle: Bundle, spec: Spec) -> None:
                 raise errors.BundleRejected(f"{file.path}: a seed is made of .sql and .csv files")
 
 
-def _check_script(file: File) -> None:
-    if scripts.script_of(file.path, file.text, own_transactions=False).mode is not scripts.Mode.TRANSACTION:
+def _script_of(file: File) -> scripts.Script:
+    script = scripts.script_of(file.path, file.text, own_transactions=False)
+    if script.mode is not scripts.Mode.TRANSACTION:
         raise errors.BundleRejected(f"{file.path}: a seed is one transaction, and this cannot run in one")
+    return script
 
 
 def table_of(file: File, spec: Spec) -> tuple[str, str]:
@@ -171,7 +173,7 @@ def _sentence(file: File, error: psycopg.Error) -> str:
 
 
 async def _run_sql(connection: Connection, file: File) -> int:
-    cursor = await connection.execute(file.text.removeprefix("\ufeff").encode())
+    cursor = await connection.execute(_script_of(file).text.encode())
     total = 0
     while True:
         if (cursor.statusmessage or "").startswith(("INSERT", "COPY", "MERGE")):

@@ -84,8 +84,8 @@ class Alembic:
         graph = source.graph
         if unknown := [row for row in rows if row not in graph.revisions]:
             raise MigrationDiverged(
-                f"The database is at revision {', '.join(unknown)}, which the source does not have: the source is older "
-                "than the database, or belongs to another project. Nothing was run; bring the newer source back"
+                f"The database is at revision {', '.join(unknown)}, which the source does not have: the source is "
+                "older than the database, or of another project. Nothing was run; bring the newer source back"
             )
         pending = graph.pending(rows)
         if pending and (pair := graph.overlapping(rows)):
@@ -141,14 +141,18 @@ async def _note(event: wire.Event, told: Told, run: Run) -> None:
         case wire.Applied(revision):
             told.applied.append(revision)
         case wire.Committed():
-            for name in told.applied[len(told.committed) :]:
-                told.committed.append(name)
-                await run.applied(name)
-            told.uncovered = [each for each in told.uncovered if each not in told.committed]
+            await _commit(told, run)
         case wire.Failed():
             told.failed = event
-        case wire.Ended():
+        case _:
             told.ended = event
+
+
+async def _commit(told: Told, run: Run) -> None:
+    for name in told.applied[len(told.committed) :]:
+        told.committed.append(name)
+        await run.applied(name)
+    told.uncovered = [each for each in told.uncovered if each not in told.committed]
 
 
 async def _conclude(case: Circumstances, source: Source, after: History, run: Run) -> None:
@@ -177,9 +181,8 @@ def _refuse_half_applied(source: Source, history: History, pending: tuple[str, .
     for row in history.rows:
         if not row.finished and row.name in pending and row.checksum == source.checksums.get(row.name):
             raise MigrationHalfApplied(
-                f"Revision {row.name} stopped after a part of it was committed, and is not run again by itself: look at "
-                "what it has done, then either undo that and change the revision's file so that it can run as a whole, "
-                "or complete it by hand and `alembic stamp` it"
+                f"Revision {row.name} stopped after a part of it was committed, and is not run again by itself: "
+                f"{alembic_verdict.HALF_APPLIED_CURE}"
             )
 
 

@@ -5,7 +5,7 @@ import posixpath
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from database_bootstrap.bundles.bundle import Bundle, File
@@ -31,6 +31,8 @@ class Layout:
     files: tuple[File, ...]
     revisions: tuple[File, ...]
     """In the order in which Alembic lists them."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Where a file lies in the folder → where it came from, for those that had to move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +58,9 @@ def find(bundle: Bundle) -> Layout:
 
 def _configuration(files: Files) -> _Configuration | None:
     """Return the topmost configuration; an alembic.ini and a pyproject.toml in one folder belong together."""
-    inis = {posixpath.dirname(path): path for path in files if posixpath.basename(path) == "alembic.ini"}
-    tomls = {
-        posixpath.dirname(path): _toml(files[path]) for path in files if posixpath.basename(path) == "pyproject.toml"
-    }
-    tomls = {folder: values for folder, values in tomls.items() if values is not None}
+    inis = {posixpath.dirname(path): path for path in files if _is(path, "alembic.ini")}
+    found = {posixpath.dirname(path): _toml(file) for path, file in files.items() if _is(path, "pyproject.toml")}
+    tomls = {folder: values for folder, values in found.items() if values is not None}
     folders = sorted(inis.keys() | tomls.keys(), key=_depth)
     if not folders:
         return None
@@ -73,12 +73,14 @@ def _configuration(files: Files) -> _Configuration | None:
         config=inis.get(root),
         toml=posixpath.join(root, "pyproject.toml") if root in tomls else None,
         script_location=options.text("script_location"),
-        version_locations=options.many(
-            "version_locations", ("path_separator", "version_path_separator"), r", *|(?: +)"
-        ),
+        version_locations=options.many("version_locations", r", *|(?: +)", "path_separator", "version_path_separator"),
         recursive=options.flag("recursive_version_locations"),
-        search=options.many("prepend_sys_path", ("path_separator",), r", *|(?: +)|\:") or (".",),
+        search=options.many("prepend_sys_path", r", *|(?: +)|\:", "path_separator") or (".",),
     )
+
+
+def _is(path: str, name: str) -> bool:
+    return posixpath.basename(path) == name
 
 
 def _depth(folder: str) -> int:
@@ -120,7 +122,7 @@ class _Options:
         value = self._toml.get(name)
         return self._filled(name, value) if isinstance(value, str) else None
 
-    def many(self, name: str, separators: Iterable[str], legacy: str) -> tuple[str, ...]:
+    def many(self, name: str, legacy: str, *separators: str) -> tuple[str, ...]:
         value = self._from_ini(name)
         if value:
             wanted = next((found for each in separators if (found := self._from_ini(each)) is not None), None)
@@ -129,8 +131,8 @@ class _Options:
             if wanted not in _SEPARATORS:
                 raise BundleRejected(f"alembic.ini: {wanted!r} is no path_separator that Alembic knows")
             return tuple(part.strip() for part in value.split(_SEPARATORS[wanted]) if part.strip())
-        found = self._toml.get(name) or ()
-        return tuple(self._filled(name, str(each)) for each in (found if isinstance(found, list) else ()))
+        listed = self._toml.get(name)
+        return tuple(self._filled(name, str(each)) for each in (listed if isinstance(listed, list) else ()))
 
     def flag(self, name: str) -> bool:
         value = self._from_ini(name)
@@ -148,9 +150,7 @@ class _Options:
         try:
             return value % self._here
         except (ValueError, KeyError, TypeError):
-            raise BundleRejected(
-                f"pyproject.toml: tool.alembic.{name} uses % for something else than %(here)s"
-            ) from None
+            raise BundleRejected(f"pyproject.toml: tool.alembic.{name} uses % for more than %(here)s") from None
 
 
 def _as_configured(files: Files, configuration: _Configuration) -> Layout | None:
@@ -179,7 +179,7 @@ def _as_configured(files: Files, configuration: _Configuration) -> Layout | None
 
 
 def _place(files: Files, configuration: _Configuration, location: str) -> str:
-    """Return a folder of the bundle for what a configuration says: a path, or `package:path` (alembic/util/pyfiles.py)."""
+    """Return the folder that a configuration means by a path, or by `package:path` (alembic/util/pyfiles.py)."""
     if not posixpath.isabs(location) and ":" in location:
         package, *parts = location.split(":")
         below = posixpath.join(package.replace(".", "/"), *parts)
@@ -252,7 +252,7 @@ def _flat(files: Files, configuration: _Configuration | None) -> Layout:
     folders = sorted({posixpath.dirname(path) for path in found})
     if len(folders) > 1:
         raise BundleRejected(
-            f"Revisions lie in {folders[0] or 'the top folder'} and in {folders[1]}, and no alembic.ini says where to look"
+            f"Revisions lie in {folders[0] or 'the top folder'} and in {folders[1]}, and no alembic.ini says where"
         )
     home = folders[0] if folders else ""
     moved = {path: posixpath.join(home, "versions", posixpath.basename(path)) for path in found}
@@ -270,4 +270,5 @@ def _flat(files: Files, configuration: _Configuration | None) -> Layout:
         ),
         files=tuple(File(path=path, content=file.content) for path, file in placed.items()),
         revisions=tuple(files[path] for path in sorted(found)),
+        moved={there: path for path, there in moved.items()},
     )

@@ -14,6 +14,10 @@ _PASSING_CLASSES = ("08", "53", "57P0", "58", "25006")
 _MADE_TWICE = ("23505", "42P07")
 """Two sessions made the version table at the same moment, and this was the second."""
 _CANCELLED = "57014"
+HALF_APPLIED_CURE = (
+    "look at what it has done, then either undo that and change the revision's file so that it can run as a whole, or "
+    "complete it by hand and `alembic stamp` it"
+)
 _DRIVERS = ("asyncpg", "psycopg2", "pg8000")
 
 
@@ -69,8 +73,7 @@ def _half_applied(case: Circumstances, revision: str) -> errors.BootstrapError:
     why = _words(failed) if failed else "its process was ended"
     return errors.MigrationHalfApplied(
         f"Revision {revision} stopped after a part of it was committed (autocommit_block, or an engine in autocommit "
-        f"mode): {why}. {_kept(case)} It is not run again by itself: look at what it has done, then either undo that "
-        "and change the revision's file so that it can run as a whole, or complete it by hand and `alembic stamp` it"
+        f"mode): {why}. {_kept(case)} It is not run again by itself: {HALF_APPLIED_CURE}"
     )
 
 
@@ -80,7 +83,7 @@ def _failed(case: Circumstances, failed: wire.Failed) -> errors.BootstrapError:
         return kind(f"The migrations were not applied: {failed.text}. {_kept(case)}")
     if failed.kind == "elsewhere":
         text = (
-            f"env.py connects {failed.text}, and not to {case.origin}; let it use `sqlalchemy.url` of the configuration "
+            f"env.py connects {failed.text}, and not to {case.origin}; let it use the configuration's `sqlalchemy.url` "
             "or DATABASE_URL of the environment"
         )
         return _migration_failed(failed, text)
@@ -106,8 +109,8 @@ def _missing_module(failed: wire.Failed) -> str:
     module = failed.text
     if module.partition(".")[0] in _DRIVERS:
         return (
-            f"{failed.file or 'env.py'} needs the driver {module!r}, which the operator does not have; use the URL that "
-            "it is given, `postgresql+psycopg://…`, which serves create_engine and create_async_engine"
+            f"{failed.file or 'env.py'} needs the driver {module!r}, which the operator does not have; use the URL "
+            "that it is given, `postgresql+psycopg://…`, which serves create_engine and create_async_engine"
         )
     return (
         f"{failed.file or 'env.py'}{_line(failed)} imports {module!r}, which is not part of the source; add what the "

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import pq
 
 from database_bootstrap.errors import LockHeld
+from database_bootstrap.postgres import locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.tools.tool import Applied
 
@@ -21,8 +22,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 class Migrator(IntEnum):
     """The keys of session-level advisory locks."""
 
-    US = 4918566651442769969
-    """`DBBOOT01` in ASCII."""
+    US = locks.KEY
     PRISMA = 72707369
     """schema-engine/connectors/sql-schema-connector/src/flavour/postgres.rs in prisma/prisma-engines."""
 

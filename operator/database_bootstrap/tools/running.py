@@ -4,12 +4,13 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from psycopg import generators, pq, sql
 
 from database_bootstrap import errors
+from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
@@ -27,6 +28,8 @@ _NOT_IN_TRANSACTION = frozenset(
         "2D000",  # invalid_transaction_termination: a procedure or DO block that commits
     }
 )
+SETTLE = sql.SQL("RESET SESSION AUTHORIZATION; RESET ALL;")
+"""Comes before our records: a script made by pg_dump leaves search_path empty, another one a different role."""
 _NOTHING = sql.SQL("")
 _PASSING_CLASSES = ("53", "58", "25006")
 """Out of disk, memory or connections, an input/output error, a server that became read-only: not the script's fault."""
@@ -43,9 +46,9 @@ class Job:
     """A query that gives a row when somebody has applied it meanwhile."""
     next_step: str
     """What a person does when it stopped half-way."""
-    begin: sql.Composed | sql.SQL = _NOTHING
+    begin: sql.Composed | sql.SQL = field(default_factory=lambda: _NOTHING)
     """Opens the tool's own record; with a semicolon at its end."""
-    finish: sql.Composed | sql.SQL = _NOTHING
+    finish: sql.Composed | sql.SQL = field(default_factory=lambda: _NOTHING)
     """Closes it."""
     fail: Callable[[str], sql.Composed | sql.SQL] = lambda _: _NOTHING
     """Leaves it open, with the words that say why."""
@@ -82,7 +85,6 @@ class _Failure(Exception):
 
 async def run_script(run: Run, job: Job) -> None:
     """Apply one script and record it; raise what a `Tool.apply` may raise."""
-    await run.verify_lock()
     try:
         if job.script.mode is Mode.TRANSACTION:
             await _run_in_transaction(run, job)
@@ -107,53 +109,64 @@ async def _run_in_transaction(run: Run, job: Job) -> None:
         else:
             return
         await asyncio.sleep(random.uniform(0.2, 1) * _PAUSE * attempt)  # noqa: S311 jitter
-        await run.verify_lock()
         if await _exists(run.connection, job.is_applied):
             return
 
 
 async def _attempt(run: Run, job: Job) -> None:
+    """Send three messages: hundreds of migrations take as long as their round trips."""
     connection, script = run.connection, job.script
-    await connection.execute(sql.SQL("BEGIN;") + job.begin)
+    await _begin(connection, job.begin)
     await _send(connection, script, 0, script.text, script.statements)
     if connection.info.transaction_status != pq.TransactionStatus.INTRANS:
         raise errors.MigrationHalfApplied(
             f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step}"
         )
-    # Before the records: a script made by pg_dump leaves search_path empty, another one a different role.
-    await run.settle()
-    await run.record(connection, replace(job.row, state="applied", mode=script.mode, statements=len(script.statements)))
+    row = replace(job.row, state="applied", mode=script.mode, statements=len(script.statements))
     try:
-        await connection.execute(job.finish + sql.SQL("COMMIT"))
+        await connection.execute(SETTLE + ledger.migration_statement(row, run.actor) + job.finish + sql.SQL("COMMIT"))
     except psycopg.Error as error:
         # Constraints that are deferred speak up only now.
         raise _Failure(error=error, done=len(script.statements)) from error
 
 
+async def _begin(connection: Connection, own: sql.Composed | sql.SQL) -> None:
+    """Begin a transaction and the tool's own record, if this session still holds the lock."""
+    cursor = await connection.execute(locks.HELD + sql.SQL("; BEGIN;") + own)
+    if await cursor.fetchone() is None:
+        await _roll_back(connection)
+        raise locks.lost()
+
+
 async def _run_in_open(run: Run, job: Job) -> None:
     """Record that it began, run it outside any transaction of ours, and record how it ended."""
     connection, script = run.connection, job.script
-    await _record(run, job.begin, replace(job.row, state="running", mode=script.mode))
+    await _begin(connection, job.begin)
+    row = replace(job.row, state="running", mode=script.mode)
+    await connection.execute(ledger.migration_statement(row, run.actor) + sql.SQL("COMMIT"))
     try:
         async with job.alone() if script.mode is Mode.STATEMENT else nullcontext():
             if script.mode is Mode.STATEMENT:
-                await _send_one_by_one(connection, script)
+                await _send_one_by_one(run, job)
             else:
                 await _send(connection, script, 0, script.text, script.statements)
             await _end_transaction(connection)
     except _Failure as failure:
         raise await _stuck(run, job, failure) from failure.error
-    await run.settle()
     done = len(script.statements)
-    await _record(run, job.finish, replace(job.row, state="applied", mode=script.mode, statements=done))
+    await _record(run, SETTLE + job.finish, replace(job.row, state="applied", mode=script.mode, statements=done))
 
 
-async def _send_one_by_one(connection: Connection, script: Script) -> None:
-    for index, statement in enumerate(script.statements):
+async def _send_one_by_one(run: Run, job: Job) -> None:
+    for index, statement in enumerate(job.script.statements):
         try:
-            await _send(connection, script, statement.start, statement.text, (statement,))
+            await _send(run.connection, job.script, statement.start, statement.text, (statement,))
         except _Failure as failure:
             raise replace(failure, done=index) from failure.error
+        except asyncio.CancelledError:
+            why = psycopg.OperationalError("stopped by the operator, whose time was over or who was told to end")
+            await _stuck(run, job, _Failure(error=why, line=statement.line, done=index))
+            raise
 
 
 async def _end_transaction(connection: Connection) -> None:
@@ -202,9 +215,7 @@ def _failure_at(
 
 
 async def _record(run: Run, own: sql.Composed | sql.SQL, row: MigrationRow) -> None:
-    await run.connection.execute(sql.SQL("BEGIN;") + own)
-    await run.record(run.connection, row)
-    await run.connection.execute("COMMIT")
+    await run.connection.execute(own + ledger.migration_statement(row, run.actor))
 
 
 async def _exists(connection: Connection, query: sql.Composed) -> bool:
@@ -249,7 +260,7 @@ async def _stuck(run: Run, job: Job, failure: _Failure) -> errors.BootstrapError
     words = f"statement {failure.done + 1} of {total}{failure.place}: {failure.words}"
     try:
         await _roll_back(run.connection)
-        await run.settle()
+        await run.connection.execute(SETTLE)
         invalid = await _invalid_indexes(run.connection)
         if invalid:
             words += f"; INVALID indexes: {', '.join(invalid)}"

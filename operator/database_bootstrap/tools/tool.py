@@ -72,6 +72,8 @@ class Run:
     login: Login
     """The role's credentials, for a tool that opens a session of its own."""
     options: Options
+    actor: str = ""
+    """Who acts, for a tool whose own session writes the ledger: namespace and name of the resource."""
     record: Callable[[Connection, MigrationRow], Awaitable[None]]
     """Writes one ledger row over the given connection, inside its transaction if one is open."""
     verify_lock: Callable[[], Awaitable[None]]

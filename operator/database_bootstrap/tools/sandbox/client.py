@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from database_bootstrap.errors import InternalError
 from database_bootstrap.tools.sandbox import scrub, wire
@@ -46,7 +46,7 @@ class Zygote:
         if process is not None:
             await asyncio.to_thread(_wait_or_kill, process)
 
-    async def run(self, job: wire.Job) -> AsyncIterator[wire.Event]:
+    async def run(self, job: wire.Job) -> AsyncGenerator[wire.Event, None]:
         """Run the job, and yield what it says; all texts are free of the password.
 
         Leaving the iteration early (`aclosing`) or cancelling the task ends the run: when this returns, its processes

@@ -55,9 +55,9 @@ class Guard:
                 yield
             guard._lock_again(context)
 
-        MigrationContext.run_migrations = run  # type: ignore[method-assign]
+        MigrationContext.run_migrations = run  # type: ignore[assignment, method-assign]
         MigrationContext.begin_transaction = begin  # type: ignore[assignment, method-assign]
-        MigrationContext.autocommit_block = autocommit  # type: ignore[method-assign]
+        MigrationContext.autocommit_block = autocommit  # type: ignore[assignment, method-assign]
 
     def _enter(self, context: MigrationContext) -> None:
         if context.as_sql or context.connection is None:

@@ -1,0 +1,205 @@
+"""Seed: into an empty database, once, all or nothing."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from database_bootstrap.api.outcomes import Reason, StageName
+from fix_engine import Bootstrap, outcome
+
+TABLES = {
+    "1_tables.sql": """
+        CREATE TABLE users (id serial PRIMARY KEY, email text UNIQUE NOT NULL);
+        CREATE TABLE countries (code text PRIMARY KEY);
+        CREATE TABLE "Odd Name" (id int GENERATED ALWAYS AS IDENTITY, "a b" text);
+    """
+}
+USERS = {"01_users.sql": "INSERT INTO users (id, email) VALUES (1, 'a@example.com'), (2, 'b@example.com');"}
+
+
+@pytest.fixture
+def shop(bootstrap: Bootstrap) -> Bootstrap:
+    bootstrap.migrate("SQL", TABLES)
+    return bootstrap
+
+
+async def test_seed_runs_once_and_a_restart_changes_nothing(shop: Bootstrap) -> None:
+    shop.seed(USERS)
+    report = await shop.ready()
+    assert outcome(report, StageName.SEED).reason is Reason.DATABASE_SEEDED
+    assert report.facts.seed and report.facts.seed.state == "Seeded"
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+    assert shop.query("SELECT state, rows FROM dbbootstrap.seed") == [("seeded", 2)]
+    assert (await shop.ready()).changes == ()
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+
+
+async def test_script_that_is_one_transaction_itself_stays_in_ours(shop: Bootstrap) -> None:
+    shop.seed({"1.sql": "BEGIN;\nINSERT INTO users (email) VALUES ('a');\nCOMMIT;", "2.sql": "SELECT 1 / 0"})
+    report = await shop.apply()
+    assert report.trouble and report.trouble.reason is Reason.SEED_FAILED
+    assert shop.as_superuser("SELECT count(*) FROM users", shop.database) == [(0,)]
+
+
+async def test_deleted_rows_do_not_come_back(shop: Bootstrap) -> None:
+    shop.seed(USERS)
+    await shop.ready()
+    shop.query("DELETE FROM users")
+    assert (await shop.ready()).changes == ()
+    assert shop.query("SELECT count(*) FROM users") == [(0,)]
+
+
+async def test_changed_seed_is_said_and_not_put_in(shop: Bootstrap) -> None:
+    shop.seed(USERS)
+    await shop.ready()
+    shop.seed({"01_users.sql": "INSERT INTO users (email) VALUES ('c@example.com')"})
+    report = await shop.ready()
+    assert report.changes == ()
+    assert outcome(report, StageName.SEED).warnings
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+
+
+async def test_first_insert_of_the_application_finds_a_free_number(shop: Bootstrap) -> None:
+    shop.seed(USERS)
+    await shop.ready()
+    assert shop.query("INSERT INTO users (email) VALUES ('test@example.com') RETURNING id") == [(3,)]
+
+
+async def test_sequences_are_never_lowered(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.query("SELECT setval('users_id_seq', 100)")
+    shop.seed(USERS)
+    await shop.ready()
+    assert shop.query("INSERT INTO users (email) VALUES ('test@example.com') RETURNING id") == [(101,)]
+
+
+async def test_seed_that_fails_at_its_last_row_leaves_nothing(shop: Bootstrap) -> None:
+    shop.seed(
+        USERS
+        | {
+            "02_more.sql": "INSERT INTO countries VALUES ('AT');\nINSERT INTO users (id, email) VALUES (3, 'a@example.com');"
+        }
+    )
+    report = await shop.apply()
+    assert report.trouble and report.trouble.reason is Reason.SEED_FAILED
+    assert "02_more.sql" in report.trouble.message and "23505" in report.trouble.message
+    assert "a@example.com" not in report.trouble.message
+    for table in ("users", "countries", "dbbootstrap.seed"):
+        assert shop.as_superuser(f"SELECT count(*) FROM {table}", shop.database) == [(0,)]
+    shop.seed(USERS)
+    await shop.ready()
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+
+
+async def test_rows_that_were_there_are_adopted_and_named(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.query("INSERT INTO users (email) VALUES ('old@example.com')")
+    shop.seed(USERS)
+    report = await shop.ready()
+    assert outcome(report, StageName.SEED).reason is Reason.SEED_NOT_NEEDED
+    assert "public.users" in outcome(report, StageName.SEED).message
+    assert report.facts.seed and report.facts.seed.state == "Adopted"
+    assert shop.query("SELECT email FROM users") == [("old@example.com",)]
+    assert (await shop.ready()).changes == ()
+
+
+async def test_adoption_is_reconsidered_when_the_question_changes(shop: Bootstrap) -> None:
+    shop.migrate("SQL", TABLES | {"2_countries.sql": "INSERT INTO countries VALUES ('AT')"})
+    shop.seed(USERS)
+    assert outcome(await shop.ready(), StageName.SEED).reason is Reason.SEED_NOT_NEEDED
+    shop.seed(USERS, ignoreTables=["public.countries"])
+    assert outcome(await shop.ready(), StageName.SEED).reason is Reason.DATABASE_SEEDED
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+
+
+async def test_policy_once_seeds_although_there_are_rows(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.query("INSERT INTO countries VALUES ('AT')")
+    shop.seed(USERS, policy="Once")
+    await shop.ready()
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+    assert (await shop.ready()).changes == ()
+
+
+async def test_policy_never_does_nothing(shop: Bootstrap) -> None:
+    shop.seed(USERS, policy="Never")
+    assert outcome(await shop.ready(), StageName.SEED).reason is Reason.NOT_REQUESTED
+    assert shop.query("SELECT count(*) FROM users") == [(0,)]
+
+
+async def test_rows_behind_forced_row_level_security_count(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.query(
+        "INSERT INTO users (email) VALUES ('hidden@example.com'); ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE users FORCE ROW LEVEL SECURITY"
+    )
+    shop.seed(USERS)
+    assert outcome(await shop.ready(), StageName.SEED).reason is Reason.SEED_NOT_NEEDED
+
+
+async def test_csv_goes_into_the_table_of_its_name(shop: Bootstrap) -> None:
+    shop.seed(
+        {
+            "1/users.csv": '\ufeffid,email\r\n7,"x,y@example.com"\r\n8,"two\nlines"\r\n',
+            "2/public.Odd Name.csv": "a b\nhello\n",
+        }
+    )
+    await shop.ready()
+    assert shop.query("SELECT email FROM users ORDER BY id") == [("x,y@example.com",), ("two\nlines",)]
+    assert shop.query('SELECT id, "a b" FROM "Odd Name"') == [(1, "hello")]
+    assert shop.query("INSERT INTO users (email) VALUES ('n') RETURNING id") == [(9,)]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        pytest.param("users.txt", "x", id="unknown-kind"),
+        pytest.param("users.sql", "SELECT 1; BEGIN; INSERT INTO users VALUES (1, 'a'); COMMIT;", id="own-transaction"),
+        pytest.param("users.sql", "VACUUM users", id="not-in-a-transaction"),
+        pytest.param("users.sql", "\\copy users from 'x'", id="psql"),
+        pytest.param("a.b.c.csv", "id\n1\n", id="csv-of-no-table"),
+        pytest.param("users.csv", "", id="csv-without-columns"),
+    ],
+)
+async def test_file_that_is_no_seed_is_refused_before_anything_runs(shop: Bootstrap, path: str, text: str) -> None:
+    shop.seed({"00_first.sql": "INSERT INTO countries VALUES ('AT')", path: text})
+    report = await shop.apply()
+    assert report.trouble and report.trouble.reason is Reason.BUNDLE_REJECTED
+    assert path in report.trouble.message
+    assert shop.as_superuser("SELECT count(*) FROM countries", shop.database) == [(0,)]
+
+
+async def test_racing_visits_seed_exactly_once(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.seed(USERS)
+    reports = await asyncio.gather(*(shop.apply() for _ in range(4)))
+    assert [report.trouble for report in reports] == [None] * 4
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+    assert shop.query("SELECT count(*) FROM dbbootstrap.seed") == [(1,)]
+
+
+async def test_killed_backend_leaves_nothing_and_the_next_visit_seeds(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.seed(USERS | {"02_slow.sql": "SELECT pg_sleep(30)"})
+    visit = asyncio.create_task(shop.apply())
+    async with asyncio.timeout(20):
+        while not shop.as_superuser(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' AND pid <> pg_backend_pid()"
+        ):
+            await asyncio.sleep(0.05)
+    report = await visit
+    assert report.trouble and report.trouble.reason is Reason.SERVER_UNREACHABLE
+    assert shop.query("SELECT count(*) FROM users") == [(0,)]
+    shop.seed(USERS)
+    await shop.ready()
+    assert shop.query("SELECT count(*) FROM users") == [(2,)]
+
+
+async def test_marker_cannot_be_written_twice(shop: Bootstrap) -> None:
+    shop.seed(USERS)
+    await shop.ready()
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        shop.query(
+            "INSERT INTO dbbootstrap.seed (name, checksum, state, rows, incarnation)"
+            " SELECT name, checksum, state, rows, incarnation FROM dbbootstrap.seed"
+        )
