@@ -90,9 +90,8 @@ async def our_seconds(login: Login, folder: Path) -> float:
     """Return how long our tool needs, from the files to the last commit."""
     options = Options(schema="public")
     begun = time.perf_counter()
-    files = sorted(folder.glob("*/migration.sql"))
     tool = Prisma()
-    source = tool.load(bundle_of(File(path=str(file.relative_to(folder)), content=file.read_bytes()) for file in files))
+    source = tool.load(bundle_of(_files_in(folder)))
     connection = await session.connect(login, session.OWNER)
     async with connection:
         await locks.acquire(connection)
@@ -100,8 +99,13 @@ async def our_seconds(login: Login, folder: Path) -> float:
         await tool.apply(source, comparison.pending, _run(connection, login, options))
         elapsed = time.perf_counter() - begun
         again = tool.compare(source, await tool.read(connection, options), options)
-        assert again.applied == COUNT and not again.pending, again
+        assert (again.applied, again.pending) == (COUNT, ()), again
     return elapsed
+
+
+def _files_in(folder: Path) -> list[File]:
+    files = folder.glob("*/migration.sql")
+    return [File(path=str(file.relative_to(folder)), content=file.read_bytes()) for file in files]
 
 
 def _run(connection: Connection, login: Login, options: Options) -> Run:
@@ -109,12 +113,13 @@ def _run(connection: Connection, login: Login, options: Options) -> Run:
         await ledger.record_migration(where, row, "bench")
 
     async def applied(name: str) -> None:
-        pass
+        """Nobody is told."""
 
     return Run(
         connection=connection,
         login=login,
         options=options,
+        actor="bench",
         record=record,
         verify_lock=partial(locks.verify, connection),
         applied=applied,

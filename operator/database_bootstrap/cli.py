@@ -16,9 +16,10 @@ from database_bootstrap.bundles import configmaps
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.standalone import manifests, run
+from database_bootstrap.standalone.collection import CLUSTER
 from database_bootstrap.standalone.console import Console, JsonConsole, TextConsole
 from database_bootstrap.standalone.documents import InputError
-from database_bootstrap.standalone.run import Exit, Options
+from database_bootstrap.standalone.run import Exit, Options, Work
 
 DESCRIPTION = "Bootstrap PostgreSQL databases: apply it a thousand times, restart anything, lose nothing."
 EXAMPLES = """\
@@ -121,13 +122,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("-f", "--file", action="append", required=True, metavar="FILE", help="a file, a directory, or - ; repeatable")
     add("--secret-dir", type=Path, metavar="DIR", help="(default: .dbbootstrap beside the file)")
     add("--no-secret-dir", action="store_true", help="keep nothing; then role.passwordSecretRef is required")
-    add(
-        "--output",
-        choices=("text", "json"),
-        default="text",
-        help="lines for people, or an object a line (default: text)",
-    )
-    add("--max-connections-per-server", type=int, default=8, metavar="N", help="(default: 8)")
+    add("--cluster-id", default=CLUSTER, metavar="ID", help=f"the cluster in marks of ownership (default: {CLUSTER})")
+    add("--output", choices=("text", "json"), default="text", help="lines for people, or an object a line")
 
 
 def _add_apply(parser: argparse.ArgumentParser) -> None:
@@ -160,37 +156,36 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _apply(chosen: argparse.Namespace) -> int:
-    async def apply(engine: Engine) -> int:
-        options = _options(chosen, wait_seconds=chosen.wait)
-        return await run.apply(engine, run.prepare(options), options, _console(chosen))
-
-    return asyncio.run(_with_engine(chosen, apply))
+    options = _options(chosen, wait_seconds=chosen.wait)
+    work = run.prepare(options)
+    return asyncio.run(_with_engine(work, lambda engine: run.apply(engine, work, options, _console(chosen))))
 
 
 def _plan(chosen: argparse.Namespace) -> int:
     detailed: bool = chosen.detailed_exitcode
-
-    async def plan(engine: Engine) -> int:
-        return await run.plan(engine, run.prepare(_options(chosen)), _console(chosen), tell_changes=detailed)
-
     try:
-        return asyncio.run(_with_engine(chosen, plan))
+        work = run.prepare(_options(chosen))
     except InputError as error:
         # With that flag 2 is no mistake, so a mistake must not be 2.
         return _refused(error, Exit.STALLED if detailed else Exit.BAD_INPUT)
+    told = _console(chosen)
+    return asyncio.run(_with_engine(work, lambda engine: run.plan(engine, work, told, tell_changes=detailed)))
 
 
-async def _with_engine(chosen: argparse.Namespace, work: Callable[[Engine], Awaitable[int]]) -> int:
-    """Return what the work returns; the engine is started before any file is read, as files hold passwords."""
+async def _with_engine(work: Sequence[Work], act: Callable[[Engine], Awaitable[int]]) -> int:
+    """Return what the act returns, or 143 where SIGTERM came first: as Ctrl-C does, it rolls back what has begun."""
     task = asyncio.current_task()
     assert task
-    # As Ctrl-C does: what has begun is rolled back, and the sessions are closed.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    engine = Engine(max_connections=chosen.max_connections_per_server)
-    await engine.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
+    engine = Engine()
+    # The process for Alembic takes a second to load. It is executed anew: what was read here is not in it.
+    if any(one.uses_alembic for one in work):
+        await engine.start()
     try:
-        return await work(engine)
-    except asyncio.CancelledError:
+        return await act(engine)
+    except asyncio.CancelledError as stopped:
+        if stopped.args != (signal.SIGTERM,):
+            raise
         return 128 + signal.SIGTERM
     finally:
         await engine.stop()
@@ -202,6 +197,7 @@ def _options(chosen: argparse.Namespace, wait_seconds: float = 0.0) -> Options:
         secret_dir=chosen.secret_dir,
         keep=not chosen.no_secret_dir,
         wait_seconds=wait_seconds,
+        cluster_id=chosen.cluster_id,
     )
 
 

@@ -142,8 +142,8 @@ def _seconds(text: str) -> float:
 
 
 def _address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 65_535:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return Address(host=host.strip("[]") or "0.0.0.0", port=int(port))  # noqa: S104 as in Go's ":8080"
 

@@ -25,7 +25,7 @@ def downgrade() -> None:
     raise NotImplementedError
 '''
 STEPS = {
-    "r001": """op.create_table("customer", sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))""",
+    "r001": """op.create_table("customer", sa.Column("id", sa.Integer, sa.Identity()), sa.Column("name", sa.Text))""",
     "r002": """op.add_column("customer", sa.Column("email", sa.String(200)))""",
     "r003": """op.execute("INSERT INTO customer (name, email) VALUES ('Ann', 'ann@example.com')")""",
     "r004": """op.create_index("customer_email", "customer", ["email"], unique=True)""",
@@ -115,9 +115,9 @@ def bundle(files: Project) -> Bundle:
 
 
 BRANCHES = {
-    "a_base.py": revision("base", None, 'op.execute("CREATE TABLE base (id integer)")'),
-    "b_left.py": revision("left", "base", 'op.execute("CREATE TABLE left_one (id integer)")'),
-    "c_right.py": revision("right", "base", 'op.execute("CREATE TABLE right_one (id integer)")'),
+    "a_trunk.py": revision("trunk", None, 'op.execute("CREATE TABLE trunk (id integer)")'),
+    "b_left.py": revision("left", "trunk", 'op.execute("CREATE TABLE left_one (id integer)")'),
+    "c_right.py": revision("right", "trunk", 'op.execute("CREATE TABLE right_one (id integer)")'),
 }
 MERGED = {
     **BRANCHES,

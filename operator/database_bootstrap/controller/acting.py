@@ -63,7 +63,6 @@ class Acting:
 
     async def start(self, take_signals: Callable[[], None]) -> asyncio.Task[None]:
         """Start all, and return the task that ends when the watches do."""
-        # In this order: at its end kopf waits for every task that is younger than itself, and then cancels it.
         self._queue.start(self._visits.visit)
         self._resyncing = asyncio.create_task(self._resync.run(), name="resync")
         watch = await handlers.begin(self._handlers, self._namespaces, self._end_watching, self.watching)

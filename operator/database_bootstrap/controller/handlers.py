@@ -58,6 +58,19 @@ class NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class NotYours(Collection[Any]):
+    """Every task there is: at its end kopf would otherwise cancel all that are younger than itself, visits too."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def registry(intake: Intake, login: Login, *, watch_secrets: bool) -> kopf.OperatorRegistry:
     """Return what kopf has to call, and for which objects."""
     handlers = kopf.OperatorRegistry()
@@ -111,7 +124,6 @@ async def begin(
 
     Signals are the caller's again once this has returned: kopf would drop everything at the first one.
     """
-    older = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=handlers,
         settings=settings(),
@@ -121,7 +133,7 @@ async def begin(
         stop_flag=stop,
         ready_flag=ready,
     )
-    return lambda: kopf.run_tasks(tasks, ignored=older)
+    return lambda: kopf.run_tasks(tasks, ignored=NotYours())
 
 
 def _connection(access: Credentials) -> kopf.ConnectionInfo:

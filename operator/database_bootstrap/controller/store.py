@@ -77,11 +77,16 @@ class Store:
         self._writing[key] = None
 
     def end_write(self, key: Key, reply: Resource | None) -> News:
-        """Take note of the reply to a write, which is no news, and of what was held back."""
+        """Take note of the reply to a write, and of what was held back; say what follows from both."""
         held = self._writing.pop(key, None)
-        if reply is not None and key in self._resources:
+        before = self._resources.get(key)
+        news = News.NOTHING
+        if reply is not None and before is not None:
+            # The status in it is our own. The rest may be newer than what the watch has shown, as after a conflict.
             self._put(reply)
-        return self.see(held) if held is not None else News.NOTHING
+            news = News.WORK if _wants_more(before, reply) else News.NOTHING
+        later = self.see(held) if held is not None else News.NOTHING
+        return news if later is News.NOTHING else later
 
     def remove(self, key: Key, uid: str) -> bool:
         """Forget a resource that is gone; False where another one has its name by now."""
@@ -111,8 +116,11 @@ class Store:
 def _news(before: Resource | None, now: Resource) -> News:
     if before is None or before.uid != now.uid:
         return News.FIRST_SIGHT
-    wants = now.generation != before.generation or now.annotations != before.annotations
-    return News.WORK if wants or now.status != before.status else News.NOTHING
+    return News.WORK if _wants_more(before, now) or now.status != before.status else News.NOTHING
+
+
+def _wants_more(before: Resource, now: Resource) -> bool:
+    return now.generation != before.generation or now.annotations != before.annotations
 
 
 def _references(resource: Resource) -> Iterator[Reference]:

@@ -30,7 +30,7 @@ class WorkQueue:
         self._stopping = False
 
     def start(self, work: Work) -> None:
-        """Start the workers; before kopf, which at its end cancels every task that is younger than itself."""
+        """Start the workers."""
         metrics.MAX_CONCURRENT_RECONCILES.set(self._workers)
         metrics.QUEUE_DEPTH.set_function(lambda: len(self._queue))
         metrics.ACTIVE_WORKERS.set_function(lambda: self._queue.processing)

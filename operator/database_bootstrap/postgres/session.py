@@ -122,15 +122,18 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
+                # Granted and cancelled in the same breath: what nobody will use goes back.
                 self._free += count
-            else:
-                self._waiting.remove((count, turn))
             self._grant()
             raise
 
     def _grant(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            count, turn = self._waiting.popleft()
-            self._free -= count
-            turn.set_result(None)
+        while self._waiting:
+            count, turn = self._waiting[0]
+            if not turn.cancelled():
+                if count > self._free:
+                    return
+                self._free -= count
+                turn.set_result(None)
+            self._waiting.popleft()

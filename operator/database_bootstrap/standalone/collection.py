@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,12 @@ class Resource:
     folder: Path
     origin: str
 
+    @property
+    def known_status(self) -> Mapping[str, Any]:
+        """The status that came with it, if any."""
+        status = self.manifest.get("status")
+        return status if isinstance(status, Mapping) else {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretData:
@@ -62,13 +69,13 @@ class Collection:
     """What was left out, each in a sentence."""
 
 
-def collect(documents: Iterable[Document]) -> Collection:
+def collect(documents: Iterable[Document], cluster: str = CLUSTER) -> Collection:
     """Return what the documents hold; raise `InputError` for one that cannot be what it says it is."""
     found = Collection()
     for document in documents:
         match (_text(document, "apiVersion"), _text(document, "kind")):
             case (names.API_VERSION, names.KIND):
-                _put(found.resources, document, _resource)
+                _put(found.resources, document, partial(_resource, cluster))
             case ("v1", "Secret"):
                 _put(found.secrets, document, secret_data)
             case ("v1", "ConfigMap"):
@@ -108,7 +115,7 @@ def _put(into: dict[Key, Kept], document: Document, make: Callable[[Document], K
     into[key] = make(document)
 
 
-def _resource(document: Document) -> Resource:
+def _resource(cluster: str, document: Document) -> Resource:
     namespace, name = key_of(document)
     unknown = document.manifest.keys() - {"apiVersion", "kind", "metadata", "spec", "status"}
     if unknown:
@@ -117,9 +124,9 @@ def _resource(document: Document) -> Resource:
         spec = parse_spec(_mapping(document, document.manifest.get("spec"), "spec"))
     except BootstrapError as error:
         raise InputError(f"{document.origin}: {error.message}") from None
-    uid = document.manifest["metadata"].get("uid") or str(uuid.uuid5(UIDS, f"{CLUSTER}/{namespace}/{name}"))
+    uid = document.manifest["metadata"].get("uid") or str(uuid.uuid5(UIDS, f"{cluster}/{namespace}/{name}"))
     return Resource(
-        owner=Owner(cluster=CLUSTER, namespace=namespace, name=name, uid=str(uid)),
+        owner=Owner(cluster=cluster, namespace=namespace, name=name, uid=str(uid)),
         spec=spec,
         manifest=document.manifest,
         folder=document.folder,

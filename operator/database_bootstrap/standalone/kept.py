@@ -27,7 +27,8 @@ def recall(resource: Resource, keeper: Keeper | None) -> Memory:
     """Return what was kept; raise `InputError` where the spec changes what must stay, as the API server would."""
     kept = keeper.resource(resource.owner) if keeper else None
     if kept is None:
-        return Memory(status=Status(), generation=1)
+        # As it comes out of a cluster; in a file that somebody wrote there is none.
+        return Memory(status=parse_status(resource.known_status), generation=1)
     spec = without_nulls(kept.get("spec") or {})
     try:
         refuse_change(resource.spec, parse_spec(kept.get("spec") or {}))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from database_bootstrap.api.outcomes import Outcome, Verdict
 from database_bootstrap.api.status import Status
+from database_bootstrap.api.v1alpha1 import Tool
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.stages.subject import Facts, Report, Subject
 from database_bootstrap.standalone import console, documents, kept
-from database_bootstrap.standalone.collection import Collection, Key, Resource, collect
+from database_bootstrap.standalone.collection import CLUSTER, Collection, Key, Resource, collect
 from database_bootstrap.standalone.console import Console
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.keeper import DEFAULT_FOLDER, Keeper
@@ -48,6 +49,8 @@ class Options:
     keep: bool = True
     """Whether anything is kept between runs at all."""
     wait_seconds: float = 0.0
+    cluster_id: str = CLUSTER
+    """Whose the databases are marked to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,12 @@ class Work:
     memory: Memory
     surroundings: FileSurroundings
 
+    @property
+    def uses_alembic(self) -> bool:
+        """Whether there is code of others to run."""
+        wanted = self.resource.spec.migrations
+        return wanted is not None and wanted.tool is Tool.ALEMBIC
+
     def subject(self, memory: Memory) -> Subject:
         """Return what the engine is told."""
         return Subject(owner=self.resource.owner, spec=self.resource.spec, status=memory.status)
@@ -66,7 +75,7 @@ class Work:
 
 def prepare(options: Options) -> list[Work]:
     """Read all that is needed and check what can be checked before anything is touched; raise `InputError`."""
-    collection = collect(documents.read(options.sources))
+    collection = collect(documents.read(options.sources), options.cluster_id)
     for text in collection.notes:
         console.note(text)
     if not collection.resources:

@@ -36,9 +36,9 @@ _END_SESSION = """
     SELECT pg_catalog.pg_terminate_backend(l.pid, 5000)
     FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
     WHERE l.locktype = 'advisory' AND l.granted AND d.datname = pg_catalog.current_database()
-      AND l.classid = %s AND l.objid = %s AND l.objsubid = 1
+      AND l.pid = %s AND l.classid = %s AND l.objid = %s AND l.objsubid = 1
 """
-"""Ends the session that holds the sandbox's lock; a killed client's statement otherwise runs on to its end."""
+"""Ends a session, if it is the sandbox's; a killed client's statement otherwise runs on for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +106,8 @@ class Alembic:
         try:
             await self._follow(_job(source, run), told, run)
         finally:
-            if told.ended is None or told.ended.status or told.ended.late:
-                await _end_session(run.connection)
+            if told.backend is not None and (told.ended is None or told.ended.status):
+                await _end_session(run.connection, told.backend)
         after = await _after(before, told, run)
         present = source.graph.closure(row.name for row in after.rows if row.name in source.graph.revisions)
         for name in told.applied:
@@ -131,6 +131,8 @@ class Alembic:
 
 async def _note(event: wire.Event, told: Told, run: Run) -> None:
     match event:
+        case wire.Entered(pid):
+            told.backend = pid
         case wire.Opened():
             told.opened = event
         case wire.Running(revision):
@@ -207,9 +209,9 @@ async def _after(before: History, told: Told, run: Run) -> History:
     return await _history(run.connection, table, ())
 
 
-async def _end_session(connection: Connection) -> None:
+async def _end_session(connection: Connection, backend: int) -> None:
     with contextlib.suppress(psycopg.Error):
-        await connection.execute(_END_SESSION, (wire.SANDBOX_KEY >> 32, wire.SANDBOX_KEY & 0xFFFFFFFF))
+        await connection.execute(_END_SESSION, (backend, wire.SANDBOX_KEY >> 32, wire.SANDBOX_KEY & 0xFFFFFFFF))
 
 
 async def _one(connection: Connection, query: str, values: tuple[str, ...] = ()) -> bool:

@@ -14,6 +14,8 @@ from database_bootstrap.errors import BundleRejected
 _NAMES = ("revision", "down_revision", "branch_labels", "depends_on")
 _LEGACY_NAME = re.compile(r"([a-f0-9]+)\.py$")
 """A revision file of before Alembic 0.2, named by its identifier (alembic/script/base.py, _legacy_rev)."""
+_RESERVED = frozenset({"base", "head", "heads"})
+"""Words of Alembic's own; a revision of this name is written, and then never found again."""
 _ILLEGAL = frozenset("@-+:")
 """As in alembic/script/revision.py, _revision_illegal_chars."""
 
@@ -50,8 +52,10 @@ def read_revision(file: File) -> Revision:
         raise BundleRejected(f"{file.path}: `revision` must be a non-empty string")
     if bad := _ILLEGAL & set(name):
         raise BundleRejected(
-            f"{file.path}: revision {name!r} contains {sorted(bad)[0]!r}, which Alembic does not allow"
+            f"{file.path}: revision {name!r} has {sorted(bad)[0]!r} in it; Alembic forbids that"
         )
+    if name in _RESERVED:
+        raise BundleRejected(f"{file.path}: a revision cannot be named {name}, which is a word of Alembic's own")
     strings = {each: _strings(file, each, values.get(each)) for each in _NAMES[1:]}
     return Revision(
         name=name,

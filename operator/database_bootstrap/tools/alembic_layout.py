@@ -61,7 +61,7 @@ def _configuration(files: Files) -> _Configuration | None:
     inis = {posixpath.dirname(path): path for path in files if _is(path, "alembic.ini")}
     found = {posixpath.dirname(path): _toml(file) for path, file in files.items() if _is(path, "pyproject.toml")}
     tomls = {folder: values for folder, values in found.items() if values is not None}
-    folders = sorted(inis.keys() | tomls.keys(), key=_depth)
+    folders = sorted(sorted(inis.keys() | tomls.keys()), key=_depth)
     if not folders:
         return None
     root = folders[0]

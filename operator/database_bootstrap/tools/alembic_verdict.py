@@ -25,6 +25,8 @@ _DRIVERS = ("asyncpg", "psycopg2", "pg8000")
 class Told:
     """What the child has said so far."""
 
+    backend: int | None = None
+    """The server's process for the migrating session."""
     opened: wire.Opened | None = None
     running: str | None = None
     applied: list[str] = field(default_factory=list)

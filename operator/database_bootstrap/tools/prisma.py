@@ -211,16 +211,14 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _job_of(migration: Migration, run: Run) -> Job:
-    records = prisma_table.records_of(run.options.schema, migration.name, migration.checksum)
+    schema, name = run.options.schema, migration.name
     return Job(
         script=migration.script,
-        row=MigrationRow(tool=NAME, name=migration.name, checksum=migration.checksum, state="running"),
-        begin=records.begin,
-        finish=records.finish,
-        fail=records.fail,
-        is_applied=records.is_applied,
+        row=MigrationRow(tool=NAME, name=name, checksum=migration.checksum, state="running"),
+        records=prisma_table.records_of(schema, name, migration.checksum),
+        is_applied=prisma_table.is_applied(schema, name),
         alone=partial(put_down, run.connection, Migrator.PRISMA, _DEPLOY),
-        next_step=_next_step(migration.name, run.options.schema),
+        next_step=_next_step(name, schema),
     )
 
 

@@ -1,7 +1,5 @@
 """Prisma's own table: `_prisma_migrations`, read and written as its schema engine does."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
@@ -10,6 +8,7 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.tools.migrators import Migrator, quiet
+from database_bootstrap.tools.running import Records
 from database_bootstrap.tools.tool import Applied, History
 
 TABLE = "_prisma_migrations"
@@ -31,20 +30,14 @@ CREATE TABLE {table} (
 )"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """What is written around one migration."""
-
-    begin: sql.Composed
-    finish: sql.Composed
-    fail: Callable[[str], sql.Composed]
-    is_applied: sql.Composed
-
-
 def records_of(schema: str, name: str, checksum: str) -> Records:
-    """Return the statements that `migrate deploy` sends; times are the server's, so that one order holds for all."""
+    """Return what `migrate deploy` writes; times are the server's, so that one order holds for all."""
     names = {"table": sql.Identifier(schema, TABLE), "id": str(uuid4()), "name": name, "checksum": checksum}
     return Records(
+        whole=sql.SQL(
+            "INSERT INTO {table} (id, checksum, migration_name, started_at, finished_at, applied_steps_count)"
+            " VALUES ({id}, {checksum}, {name}, pg_catalog.now(), pg_catalog.clock_timestamp(), 1);"
+        ).format(**names),
         begin=sql.SQL(
             "INSERT INTO {table} (id, checksum, started_at, migration_name)"
             " VALUES ({id}, {checksum}, pg_catalog.clock_timestamp(), {name});"
@@ -56,10 +49,14 @@ def records_of(schema: str, name: str, checksum: str) -> Records:
         fail=lambda words: sql.SQL("UPDATE {table} SET logs = {logs} WHERE id = {id};").format(
             **names, logs=f"{_MARK}{words}"
         ),
-        is_applied=sql.SQL(
-            "SELECT FROM {table} WHERE migration_name = {name} AND rolled_back_at IS NULL AND finished_at IS NOT NULL"
-        ).format(**names),
     )
+
+
+def is_applied(schema: str, name: str) -> sql.Composed:
+    """Return a query that gives a row when the migration is applied."""
+    return sql.SQL(
+        "SELECT FROM {} WHERE migration_name = {} AND rolled_back_at IS NULL AND finished_at IS NOT NULL"
+    ).format(sql.Identifier(schema, TABLE), name)
 
 
 async def read(connection: Connection, schema: str) -> History:

@@ -7,16 +7,18 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import psycopg
-from psycopg import generators, pq, sql
+from psycopg import pq, sql
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
-from database_bootstrap.tools.scripts import Mode, Script, column_of, line_of
-from database_bootstrap.tools.statements import Statement
+from database_bootstrap.tools.scripts import Mode, Script
+from database_bootstrap.tools.sending import Failure, send, single, whole
 from database_bootstrap.tools.tool import Run
+
+Sql = sql.SQL | sql.Composed
 
 ATTEMPTS = 3
 _PAUSE = 0.5
@@ -28,59 +30,43 @@ _NOT_IN_TRANSACTION = frozenset(
         "2D000",  # invalid_transaction_termination: a procedure or DO block that commits
     }
 )
-SETTLE = sql.SQL("RESET SESSION AUTHORIZATION; RESET ALL;")
-"""Comes before our records: a script made by pg_dump leaves search_path empty, another one a different role."""
+_PASSING = ("08", "53", "57P0", "58", "25006", "25P03", *TRANSIENT)
+"""What is not the script's fault: a lost connection, no disk or memory left, an input or output error, a server that
+became read-only, and what a lock or a concurrent transaction does."""
+_BEGIN = f"{locks.HELD.as_string()}; BEGIN; "
+_SETTLE = sql.SQL("RESET SESSION AUTHORIZATION; RESET ALL; ")
+"""Before our records: a script made by pg_dump leaves search_path empty, another one a different role."""
 _NOTHING = sql.SQL("")
-_PASSING_CLASSES = ("53", "58", "25006")
-"""Out of disk, memory or connections, an input/output error, a server that became read-only: not the script's fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What a tool writes into a table of its own, each with a semicolon at its end; nothing, where the ledger is it."""
+
+    whole: Sql = field(default_factory=lambda: _NOTHING)
+    """In the transaction of the script, after it."""
+    begin: Sql = field(default_factory=lambda: _NOTHING)
+    """Where there is no such transaction, before the script."""
+    finish: Sql = field(default_factory=lambda: _NOTHING)
+    """Then, after it."""
+    fail: Callable[[str], Sql] = lambda _: _NOTHING
+    """Or, when it failed, with the words that say why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One migration to be applied, and how its tool records it."""
+    """One migration to be applied, and how it is recorded."""
 
     script: Script
     row: MigrationRow
     """What the ledger's rows have in common; the state is filled in."""
+    records: Records = field(default_factory=Records)
     is_applied: sql.Composed
     """A query that gives a row when somebody has applied it meanwhile."""
     next_step: str
     """What a person does when it stopped half-way."""
-    begin: sql.Composed | sql.SQL = field(default_factory=lambda: _NOTHING)
-    """Opens the tool's own record; with a semicolon at its end."""
-    finish: sql.Composed | sql.SQL = field(default_factory=lambda: _NOTHING)
-    """Closes it."""
-    fail: Callable[[str], sql.Composed | sql.SQL] = lambda _: _NOTHING
-    """Leaves it open, with the words that say why."""
     alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around statements that run alone: what must not be held meanwhile is put down."""
-
-
-@dataclass(eq=False, kw_only=True)
-class _Failure(Exception):
-    """The server refused something that a script says."""
-
-    error: psycopg.Error
-    line: int | None = None
-    column: int | None = None
-    done: int = 0
-    """How many statements had succeeded."""
-
-    @property
-    def state(self) -> str | None:
-        return self.error.sqlstate
-
-    @property
-    def words(self) -> str:
-        """The server's words without DETAIL, which holds row data."""
-        suffix = f" (SQLSTATE {self.state})" if self.state else ""
-        return f"{server_words(self.error)}{suffix}"
-
-    @property
-    def place(self) -> str:
-        if self.line is None:
-            return ""
-        return f" line {self.line}" if self.column is None else f" line {self.line} column {self.column}"
 
 
 async def run_script(run: Run, job: Job) -> None:
@@ -91,7 +77,7 @@ async def run_script(run: Run, job: Job) -> None:
         else:
             await _run_in_open(run, job)
     except psycopg.Error as error:
-        raise _of_ours(error, job) from error
+        raise _of_records(error, job) from error
     await run.applied(job.row.name)
 
 
@@ -99,7 +85,7 @@ async def _run_in_transaction(run: Run, job: Job) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             await _attempt(run, job)
-        except _Failure as failure:
+        except Failure as failure:
             await _roll_back(run.connection)
             if failure.state in _NOT_IN_TRANSACTION:
                 await _run_in_open(run, replace(job, script=replace(job.script, mode=Mode.STATEMENT)))
@@ -114,107 +100,64 @@ async def _run_in_transaction(run: Run, job: Job) -> None:
 
 
 async def _attempt(run: Run, job: Job) -> None:
-    """Send three messages: hundreds of migrations take as long as their round trips."""
+    """Send two messages: hundreds of migrations take as long as their round trips."""
     connection, script = run.connection, job.script
-    await _begin(connection, job.begin)
-    await _send(connection, script, 0, script.text, script.statements)
+    results = await send(connection, whole(script, _BEGIN, 2))
+    if results[0].ntuples == 0:
+        await _roll_back(connection)
+        raise locks.lost()
     if connection.info.transaction_status != pq.TransactionStatus.INTRANS:
         raise errors.MigrationHalfApplied(
             f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step}"
         )
     row = replace(job.row, state="applied", mode=script.mode, statements=len(script.statements))
+    records = ledger.migration_statement(row, run.actor) + job.records.whole
     try:
-        await connection.execute(SETTLE + ledger.migration_statement(row, run.actor) + job.finish + sql.SQL("COMMIT"))
+        await connection.execute(_SETTLE + records + sql.SQL("COMMIT"))
     except psycopg.Error as error:
         # Constraints that are deferred speak up only now.
-        raise _Failure(error=error, done=len(script.statements)) from error
-
-
-async def _begin(connection: Connection, own: sql.Composed | sql.SQL) -> None:
-    """Begin a transaction and the tool's own record, if this session still holds the lock."""
-    cursor = await connection.execute(locks.HELD + sql.SQL("; BEGIN;") + own)
-    if await cursor.fetchone() is None:
-        await _roll_back(connection)
-        raise locks.lost()
+        raise Failure(error=error, done=len(script.statements)) from error
 
 
 async def _run_in_open(run: Run, job: Job) -> None:
     """Record that it began, run it outside any transaction of ours, and record how it ended."""
     connection, script = run.connection, job.script
-    await _begin(connection, job.begin)
-    row = replace(job.row, state="running", mode=script.mode)
-    await connection.execute(ledger.migration_statement(row, run.actor) + sql.SQL("COMMIT"))
+    await locks.verify(connection)
+    await _record(run, job.records.begin, replace(job.row, state="running", mode=script.mode))
     try:
-        async with job.alone() if script.mode is Mode.STATEMENT else nullcontext():
-            if script.mode is Mode.STATEMENT:
+        if script.mode is Mode.STATEMENT:
+            async with job.alone():
                 await _send_one_by_one(run, job)
-            else:
-                await _send(connection, script, 0, script.text, script.statements)
-            await _end_transaction(connection)
-    except _Failure as failure:
+        else:
+            await send(connection, whole(script))
+        await _end_transaction(connection)
+    except Failure as failure:
         raise await _stuck(run, job, failure) from failure.error
-    done = len(script.statements)
-    await _record(run, SETTLE + job.finish, replace(job.row, state="applied", mode=script.mode, statements=done))
+    row = replace(job.row, state="applied", mode=script.mode, statements=len(script.statements))
+    await _record(run, _SETTLE + job.records.finish, row)
 
 
 async def _send_one_by_one(run: Run, job: Job) -> None:
     for index, statement in enumerate(job.script.statements):
         try:
-            await _send(run.connection, job.script, statement.start, statement.text, (statement,))
-        except _Failure as failure:
+            await send(run.connection, single(job.script, statement))
+        except Failure as failure:
             raise replace(failure, done=index) from failure.error
         except asyncio.CancelledError:
             why = psycopg.OperationalError("stopped by the operator, whose time was over or who was told to end")
-            await _stuck(run, job, _Failure(error=why, line=statement.line, done=index))
+            await _stuck(run, job, Failure(error=why, line=statement.line, done=index))
             raise
 
 
 async def _end_transaction(connection: Connection) -> None:
-    """Roll back what a script began and did not end; its statements were counted, but other texts may do it too."""
+    """Roll back what a script began and did not end: its text was checked for that, but functions have texts too."""
     if connection.info.transaction_status != pq.TransactionStatus.IDLE:
         await _roll_back(connection)
-        raise _Failure(error=psycopg.OperationalError("the script left a transaction open, which was rolled back"))
+        raise Failure(error=psycopg.OperationalError("the script left a transaction open, which was rolled back"))
 
 
-async def _send(
-    connection: Connection, script: Script, offset: int, text: str, statements: tuple[Statement, ...]
-) -> None:
-    """Send one simple query; raise `_Failure` with the place of what the server refused.
-
-    psycopg's `execute` would do, were it not that it forgets how many statements succeeded before the one that did
-    not, which is all that is known of the place of an error that carries no position.
-    """
-    try:
-        message = text.encode(connection.info.encoding)
-    except UnicodeEncodeError as error:
-        place = offset + error.start
-        raise _Failure(
-            error=psycopg.DataError(f"the database's encoding has no character U+{ord(text[error.start]):04X}"),
-            line=line_of(script.text, place),
-        ) from None
-    async with connection.lock:
-        try:
-            connection.pgconn.send_query(message)
-            results = await connection.wait(generators.execute(connection.pgconn))
-        except psycopg.Error as error:
-            raise _Failure(error=error) from error
-    last = results[-1] if results else None
-    if last is not None and last.status == pq.ExecStatus.FATAL_ERROR:
-        refusal = psycopg.errors.error_from_result(last, encoding=connection.info.encoding)
-        raise _failure_at(refusal, script, offset, statements, len(results) - 1)
-
-
-def _failure_at(
-    error: psycopg.Error, script: Script, offset: int, statements: tuple[Statement, ...], done: int
-) -> _Failure:
-    position = error.diag.statement_position
-    if position is not None:
-        place = offset + int(position) - 1
-        return _Failure(error=error, line=line_of(script.text, place), column=column_of(script.text, place), done=done)
-    return _Failure(error=error, line=statements[done].line if done < len(statements) else None, done=done)
-
-
-async def _record(run: Run, own: sql.Composed | sql.SQL, row: MigrationRow) -> None:
+async def _record(run: Run, own: Sql, row: MigrationRow) -> None:
+    """Write the tool's record and the ledger's; one message is one transaction."""
     await run.connection.execute(own + ledger.migration_statement(row, run.actor))
 
 
@@ -229,50 +172,39 @@ async def _roll_back(connection: Connection) -> None:
         await connection.execute("ROLLBACK")
 
 
-def _undone(run: Run, job: Job, failure: _Failure) -> errors.BootstrapError:
+def _undone(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     """Return what to say of a transaction that was rolled back."""
     what = f"{job.script.path}{failure.place}: {failure.words}"
-    state = failure.state or ""
-    if is_transient(failure.error) or state.startswith(_PASSING_CLASSES):
-        return errors.MigrationInterrupted(f"{what}. {_lost(run.connection)}")
-    if state == "57014":
+    if run.connection.closed:
+        return errors.MigrationInterrupted(f"{what}. The next visit looks whether the server had committed it.")
+    if failure.state.startswith(_PASSING):
+        return errors.MigrationInterrupted(f"{what}. Nothing of it stayed, and it will be tried again.")
+    if failure.state == "57014":
         limit = run.options.statement_timeout
-        why = f"statementTimeoutSeconds is {limit}" if limit else "somebody cancelled it"
-        what = f"{what}; {why}"
+        what += f"; statementTimeoutSeconds is {limit}" if limit else "; somebody cancelled it"
     return errors.MigrationFailed(
         f"{what}. Nothing of it stayed; fix the file and apply again.",
         name=job.row.name,
-        sql_state=failure.state,
+        sql_state=failure.state or None,
         detail=failure.words,
         line=failure.line,
     )
 
 
-def _lost(connection: Connection) -> str:
-    if connection.closed:
-        return "The next visit looks whether the server had committed it."
-    return "Nothing of it stayed, and it will be tried again."
-
-
-async def _stuck(run: Run, job: Job, failure: _Failure) -> errors.BootstrapError:
+async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     """Record that a script stopped half-way, as far as the connection still allows, and return what to say of it."""
-    total = len(job.script.statements)
-    words = f"statement {failure.done + 1} of {total}{failure.place}: {failure.words}"
+    number, total = failure.done + 1, len(job.script.statements)
+    words = f"statement {number} of {total}{failure.place}: {failure.words}"
+    row = replace(
+        job.row, state="failed", mode=job.script.mode, statements=failure.done, sql_state=failure.state or None
+    )
     try:
         await _roll_back(run.connection)
-        await run.connection.execute(SETTLE)
+        await run.connection.execute(_SETTLE)
         invalid = await _invalid_indexes(run.connection)
         if invalid:
             words += f"; INVALID indexes: {', '.join(invalid)}"
-        row = replace(
-            job.row,
-            state="failed",
-            mode=job.script.mode,
-            statements=failure.done,
-            sql_state=failure.state,
-            error=words,
-        )
-        await _record(run, job.fail(words), row)
+        await _record(run, job.records.fail(words), replace(row, error=words))
     except psycopg.Error:
         words += "; the connection then broke off"
     return half_applied(job.script.path, words, job.next_step)
@@ -294,7 +226,7 @@ async def _invalid_indexes(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
-def _of_ours(error: psycopg.Error, job: Job) -> errors.BootstrapError:
+def _of_records(error: psycopg.Error, job: Job) -> errors.BootstrapError:
     """Return the error for one of our own statements around the script."""
     if is_transient(error):
         return errors.MigrationInterrupted(f"{job.script.path} could not be recorded: {server_words(error)}")

@@ -99,6 +99,7 @@ def test_labels_and_dependencies_are_resolved() -> None:
         pytest.param('if True:\n    revision = "a"', "assigns no `revision`", id="not-at-top-level"),
         pytest.param("revision = 17\ndown_revision = None", "must be a non-empty string", id="number"),
         pytest.param('revision = ""\ndown_revision = None', "must be a non-empty string", id="empty"),
+        pytest.param('revision = "base"\ndown_revision = None', "a word of Alembic's own", id="reserved"),
         pytest.param('revision = "a-b"\ndown_revision = None', "has '-' in it", id="illegal-character"),
         pytest.param('revision = "a"\ndown_revision = 3', "must be a string, a tuple", id="wrong-down"),
         pytest.param("revision = ", "not valid Python: line 2:", id="syntax"),

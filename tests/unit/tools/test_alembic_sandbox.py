@@ -9,6 +9,7 @@ from database_bootstrap.tools.sandbox import scrub, wire
 
 PASSWORD = "p%w/: 'ü\\x"
 EVENTS = [
+    wire.Entered(4711),
     wire.Opened("public", "alembic_version", False),
     wire.Running("r1"),
     wire.Uncovered("r1"),
@@ -54,7 +55,8 @@ def test_what_is_no_event_is_ignored(line: bytes) -> None:
 def test_a_job_travels_without_its_password() -> None:
     job = wire.Job(
         project=wire.Project(
-            root="", config=None, toml=None, script_location="", version_locations=("v",), recursive=False, environment=None
+            root="", config=None, toml=None, script_location="", version_locations=("v",), recursive=False,
+            environment=None,
         ),
         target=wire.Target(
             host="h", port=1, user="u", database="d", application_name="a", sslmode="prefer", require_auth="", ca=None,
@@ -83,10 +85,10 @@ def test_a_job_travels_without_its_password() -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD), quote(PASSWORD, safe="").replace("%", "%%")],
+    [PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD)[1:-1], PASSWORD.replace("%", "%%")],
 )
 def test_no_form_of_the_password_is_left_in_a_text(form: str) -> None:
-    assert scrub.text(f"a {form} b {form}", PASSWORD).replace("'", "") == "a *** b ***".replace("'", "")
+    assert scrub.text(f"a {form} b {form}", PASSWORD) == "a *** b ***"
 
 
 def test_every_text_of_an_event_is_scrubbed() -> None:

@@ -68,6 +68,7 @@ class Guard:
         if not session.take_key(context.connection, self._sessions):
             raise Refused("locked", "another session migrates this database")
         self._sessions.add(pid)
+        self._emit(wire.Entered(pid))
         session.make_table(context, self._url)
         session.lock_table(context)
         self._table = session.name_of_table(context)

@@ -87,8 +87,15 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """The migrating session, with this backend, has the sandbox's lock."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """The migrating session is open, and the version table is locked."""
+    """The version table is there and locked."""
 
     schema: str
     table: str
@@ -152,9 +159,9 @@ class Ended:
     """The last of what it wrote to stdout and stderr."""
 
 
-Event = Opened | Running | Uncovered | Applied | Committed | Failed | Ended
+Event = Entered | Opened | Running | Uncovered | Applied | Committed | Failed | Ended
 _EVENTS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Opened, Running, Uncovered, Applied, Committed, Failed, Ended)
+    kind.__name__.lower(): kind for kind in (Entered, Opened, Running, Uncovered, Applied, Committed, Failed, Ended)
 }
 
 

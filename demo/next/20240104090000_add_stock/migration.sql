@@ -1,0 +1,2 @@
+-- AlterTable
+ALTER TABLE "products" ADD COLUMN "stock" INTEGER NOT NULL DEFAULT 0;

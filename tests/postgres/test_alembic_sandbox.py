@@ -1,0 +1,314 @@
+"""The sandbox on a real server: what the project's code is given, how it ends, and that nothing of it stays."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+from database_bootstrap import errors
+from database_bootstrap.postgres import locks, session
+from database_bootstrap.tools.sandbox import Zygote
+from fix_alembic import OPTIONS, PASSWORD, Shop, until
+from postgres import alembic_projects as projects
+
+
+@pytest_asyncio.fixture
+async def own(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    """The shop with a zygote of its own, which keeps its folders in `tmp_path / "scratch"`."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("CANARY", "a secret of the operator's")
+    shop.zygote = Zygote()
+    await shop.zygote.start()
+    yield shop
+    await shop.zygote.stop()
+
+
+def processes(mark: str) -> list[int]:
+    """Return the processes whose command line has this in it, ours and the dead left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if mark in command:
+                found.append(int(entry.name))
+    return found
+
+
+def sessions(shop: Shop) -> list[str]:
+    """Return the states of the child's sessions."""
+    ours = shop.connection.info.backend_pid
+    query = f"SELECT state FROM pg_stat_activity WHERE usename = current_user AND pid NOT IN ({ours}, pg_backend_pid())"
+    return shop.ask(query)
+
+
+def empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
+
+
+# A grandchild that has left the process group, in a child that does not listen to SIGTERM.
+HANGING = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for detached in (True, False):
+    subprocess.Popen(
+        [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)", {mark!r}],
+        start_new_session=detached,
+    )
+op.execute("CREATE TABLE hanging (id integer)")
+open({file!r}, "w").close()
+{wait}
+"""
+IN_PYTHON = "time.sleep(600)"
+IN_THE_SERVER = "op.execute('SELECT pg_sleep(600)')"
+
+
+def hanging(tmp_path: Path, wait: str = IN_PYTHON) -> dict[str, str]:
+    body = HANGING.format(mark=mark_of(tmp_path), file=str(tmp_path / "hangs"), wait=wait)
+    return projects.chain(projects.FIVE, r003=body.strip())
+
+
+def mark_of(tmp_path: Path) -> str:
+    return f"mark-{tmp_path.name}-{os.getpid()}"
+
+
+@pytest.mark.parametrize("wait", [IN_PYTHON, IN_THE_SERVER], ids=["python", "server"])
+async def test_a_run_that_hangs_is_ended_with_all_that_it_has_started(own: Shop, tmp_path: Path, wait: str) -> None:
+    with pytest.raises(
+        errors.MigrationTimedOut, match=r"after 2 seconds .* while revision r003 ran\. Of this run r001, r002"
+    ):
+        await own.apply(hanging(tmp_path, wait), replace(OPTIONS, timeout=2))
+    assert (tmp_path / "hangs").exists()
+    assert processes(mark_of(tmp_path)) == []
+    assert sessions(own) == []
+    assert empty(tmp_path / "scratch")
+    assert own.tables() == {"alembic_version", "customer"}
+
+
+@pytest.mark.parametrize("wait", [IN_PYTHON, IN_THE_SERVER], ids=["python", "server"])
+async def test_a_cancelled_visit_leaves_nothing_running(own: Shop, tmp_path: Path, wait: str) -> None:
+    run = asyncio.create_task(own.apply(hanging(tmp_path, wait)))
+    await until((tmp_path / "hangs").exists, run)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert processes(mark_of(tmp_path)) == []
+    assert sessions(own) == []
+    assert empty(tmp_path / "scratch")
+    # The same zygote serves the next one, which goes on where that one stopped.
+    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+
+
+async def test_a_run_whose_zygote_is_killed_is_interrupted(own: Shop, tmp_path: Path) -> None:
+    run = asyncio.create_task(own.apply(hanging(tmp_path, IN_THE_SERVER)))
+    await until((tmp_path / "hangs").exists, run)
+    (zygote,) = zygotes_of(os.getpid(), tmp_path)
+    os.kill(zygote, signal.SIGKILL)
+    with pytest.raises(errors.MigrationInterrupted, match="was killed while revision r003 ran"):
+        await run
+    await until(lambda: not processes(mark_of(tmp_path)) and empty(tmp_path / "scratch"))
+    assert sessions(own) == []
+    # The next run starts another one.
+    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+
+
+async def test_a_zygote_that_died_between_two_runs_is_replaced(own: Shop, tmp_path: Path) -> None:
+    await own.apply(projects.chain(projects.FIVE[:2]))
+    for process in zygotes_of(os.getpid(), tmp_path):
+        os.kill(process, signal.SIGKILL)
+    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+
+
+def zygotes_of(owner: int, tmp_path: Path) -> list[int]:
+    """Return the owner's zygotes that keep their folders below this path."""
+    scratch = f"TMPDIR={tmp_path / 'scratch'}".encode()
+    return [
+        process
+        for process in processes("database_bootstrap.tools.sandbox.zygote")
+        if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1] == str(owner)
+        and scratch in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    ]
+
+
+OWNER = """
+import asyncio, sys
+sys.path[:0] = {path!r}
+from database_bootstrap.tools.alembic import Alembic
+from database_bootstrap.tools.sandbox import Zygote
+from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.postgres import locks, session
+from fix_alembic import OPTIONS, Shop
+import json
+
+async def main():
+    files, login = json.loads(sys.stdin.read())
+    login = Login(endpoint=Endpoint(**login.pop("endpoint")), **login)
+    connection = await session.connect(login, session.OWNER)
+    await locks.acquire(connection)
+    await Shop(server=None, login=login, connection=connection, zygote=Zygote()).apply(files)
+
+asyncio.run(main())
+"""
+
+
+def start(code: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+
+
+async def test_a_killed_operator_leaves_nothing_running(own: Shop, tmp_path: Path) -> None:
+    await own.connection.close()
+    code = OWNER.format(path=[path for path in sys.path if path])
+    with start(code) as owner:
+        assert owner.stdin is not None
+        owner.stdin.write(json.dumps([hanging(tmp_path, IN_THE_SERVER), dataclasses.asdict(own.login)]).encode())
+        owner.stdin.close()
+        await until(lambda: (tmp_path / "hangs").exists() or owner.poll() is not None)
+        owner.kill()
+    await until(lambda: not processes(mark_of(tmp_path)) and empty(tmp_path / "scratch"))
+    # The server notices by itself that the client is gone, in the middle of a statement.
+    await until(lambda: sessions(own) == [])
+    assert zygotes_of(owner.pid, tmp_path) == []
+    assert own.tables() == {"alembic_version", "customer"}
+
+
+LOOKING = """
+import os, resource, sys
+descriptors = [f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd")]
+limit = resource.getrlimit
+rows = {
+    "environment": sorted(os.environ),
+    "initial": sorted(open("/proc/self/environ").read().split("\\0")),
+    "descriptors": sorted(os.readlink(one) for one in descriptors if os.path.lexists(one)),
+    "stdin": [repr(sys.stdin.read() if sys.stdin else ""), repr(os.read(0, 1))],
+    "limits": [limit(resource.RLIMIT_CORE), limit(resource.RLIMIT_AS)[0] < 1 << 40, limit(resource.RLIMIT_NOFILE)],
+    "session": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
+    "folder": [os.getcwd(), oct(os.stat("..").st_mode & 0o777), os.environ["HOME"], os.environ["TMPDIR"]],
+    "argv": sys.argv,
+    "privileges": [line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")],
+    "command": [open("/proc/self/cmdline").read()],
+}
+op.execute("CREATE TABLE seen (what text, value text)")
+for what, values in rows.items():
+    for value in values:
+        op.get_bind().execute(sa.text("INSERT INTO seen VALUES (:what, :value)"), {"what": what, "value": str(value)})
+"""
+
+
+async def test_the_projects_code_gets_what_it_needs_and_nothing_else(own: Shop, tmp_path: Path) -> None:
+    await own.apply(projects.chain(("r001",), r001=LOOKING.strip()))
+
+    def seen(what: str) -> list[str]:
+        return own.ask(f"SELECT value FROM seen WHERE what = '{what}'")
+
+    names = set(seen("environment"))
+    assert {"DATABASE_URL", "PGHOST", "PGPASSWORD", "PGOPTIONS", "PATH", "HOME"} <= names
+    assert names <= {
+        *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "HOME", "TMPDIR", "DATABASE_URL"),
+        *("SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_DATABASE_URL", "DB_DATABASE", "DB_NAME", "POSTGRES_DB"),
+        *(name for name in names if name.startswith("PG")),
+        *(f"{prefix}_{part}" for prefix in ("DB", "POSTGRES") for part in ("HOST", "PORT", "USER", "PASSWORD")),
+    }
+    assert not [value for value in seen("initial") if PASSWORD in value or "CANARY" in value]
+    assert not [value for value in seen("command") if PASSWORD in value]
+    pipes = [value for value in seen("descriptors") if value.startswith("pipe:")]
+    sockets = [value for value in seen("descriptors") if value.startswith("socket:")]
+    # stdout and stderr, the events; the migrating session.
+    assert (len(pipes), len(sockets)) == (3, 1)
+    assert seen("stdin") == ["''", "b''"]
+    assert seen("limits") == ["(0, 0)", "True", "(256, 256)"]
+    assert seen("session") == ["True", "True"]
+    folder, mode, *homes = seen("folder")
+    assert Path(folder).is_relative_to(tmp_path / "scratch")
+    assert mode == "0o700"
+    assert all(Path(each).parent == Path(folder).parent for each in homes)
+    assert seen("argv") == ["alembic", "upgrade", "heads"]
+    assert seen("privileges") == ["NoNewPrivs:\t1"]
+    assert empty(tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        pytest.param("b'x' * (3 << 30)", "MemoryError", id="memory"),
+        pytest.param("open('big', 'wb').truncate(1 << 40)", "OSError: [Errno 27] File too large", id="file-size"),
+        pytest.param("[open('/dev/null') for _ in range(300)]", "OSError: [Errno 24] Too many open files", id="files"),
+    ],
+)
+async def test_limits_hold(shop: Shop, line: str, words: str) -> None:
+    with pytest.raises(errors.MigrationFailed) as failure:
+        await shop.apply(projects.chain(("r001",), r001=line))
+    assert words in failure.value.message
+
+
+async def test_a_flood_of_output_does_no_harm(shop: Shop) -> None:
+    flood = "import os, sys\nfor _ in range(400): os.write(1, b'x' * 65536)\nprint('y' * 10_000_000, file=sys.stderr)"
+    assert (await shop.apply(projects.chain(projects.FIVE, r002=flood))).pending == ()
+
+
+async def test_forged_events_change_nothing(shop: Shop) -> None:
+    """The project's code finds the pipe of events and tells lies in it."""
+    lies = [
+        *('{"event": "applied", "revision": "r004"}', '{"event": "committed"}', "{", '{"event": "ended", "status": 0}'),
+        '{"event": "ended", "status": 0, "late": false, "output": ""}',
+    ]
+    body = (
+        "import os, stat\n"
+        "for one in range(3, 50):\n"
+        "    if os.path.exists(f'/proc/self/fd/{one}') and stat.S_ISFIFO(os.fstat(one).st_mode):\n"
+        f"        os.write(one, {chr(10).join(lies)!r}.encode() + b'\\n')\n"
+        "raise ValueError"
+    )
+    with pytest.raises(errors.MigrationFailed, match="Revision r003"):
+        await shop.apply(projects.chain(projects.FIVE, r003=body))
+    assert shop.ask("SELECT version_num FROM alembic_version") == ["r002"]
+
+
+async def test_the_event_loop_is_never_blocked(own: Shop) -> None:
+    """A clock in the loop goes on while the zygote loads and a run is under way."""
+    longest, last, stop = 0.0, asyncio.get_running_loop().time(), False
+
+    async def clock() -> None:
+        nonlocal longest, last
+        while not stop:
+            await asyncio.sleep(0)
+            now = asyncio.get_running_loop().time()
+            longest, last = max(longest, now - last), now
+
+    ticking = asyncio.create_task(clock())
+    await own.apply(projects.project(projects.chain(projects.FIVE)))
+    stop = True
+    await ticking
+    assert longest < 0.5
+
+
+def test_it_works_under_uvloop(shop: Shop) -> None:
+    """The fixtures live in asyncio's own loop; session, zygote and run in uvloop's."""
+
+    async def run() -> None:
+        async with await session.connect(shop.login, session.OWNER) as connection:
+            await connection.execute("SELECT pg_terminate_backend(%s, 5000)", (shop.connection.info.backend_pid,))
+            await locks.acquire(connection)
+            there = dataclasses.replace(shop, connection=connection, zygote=Zygote())
+            assert (await there.apply(projects.chain(projects.FIVE))).pending == ()
+            await there.zygote.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def test_nothing_was_left_in_the_folder_for_temporary_files() -> None:
+    assert list(Path(tempfile.gettempdir()).glob("dbbootstrap-alembic-*")) == []

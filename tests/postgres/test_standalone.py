@@ -1,0 +1,327 @@
+"""`apply` and `plan` without a cluster, on real servers."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from database_bootstrap import cli
+from localservers import Credentials, PostgresServer
+from localservers.processes import free_port
+
+SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
+MIGRATIONS = {
+    "1_users.sql": "CREATE TABLE users (email text PRIMARY KEY);",
+    "2_orders.sql": "CREATE TABLE orders (id int PRIMARY KEY);",
+}
+SEED = {"users.sql": "INSERT INTO users VALUES ('anna@example.com') ON CONFLICT DO NOTHING;"}
+
+
+@dataclass
+class Shop:
+    """A folder with the file of one resource, and what its runs say."""
+
+    folder: Path
+    server: PostgresServer
+    admin: Credentials
+    spec: dict[str, Any]
+    more: list[dict[str, Any]] = field(default_factory=list)
+    capture: pytest.CaptureFixture[str] | None = None
+
+    @property
+    def kept(self) -> Path:
+        return self.folder / ".dbbootstrap"
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "shop.yaml"
+
+    def write(self) -> list[str]:
+        resource = manifest("DatabaseBootstrap", "shop", apiVersion="dbbootstrap.io/v1alpha1", spec=self.spec)
+        self.file.write_text(yaml.safe_dump_all([resource, admin_secret(self.server, self.admin), *self.more]))
+        return ["-f", str(self.file)]
+
+    def run(self, command: str, *options: str) -> tuple[int, str]:
+        """Return the exit code and all that was said."""
+        assert self.capture
+        code = cli.main([command, *self.write(), *options])
+        told = self.capture.readouterr()
+        return code, told.out + told.err
+
+    def secret(self, name: str) -> dict[str, str]:
+        import base64
+
+        data = yaml.safe_load((self.kept / f"default.{name}.secret.yaml").read_text())["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def query(self, query: str) -> list[Any]:
+        """Ask as the application does."""
+        with psycopg.connect(self.secret("shop-db")["uri"]) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in self.kept.iterdir()}
+
+
+def manifest(kind: str, name: str, **content: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}} | content
+
+
+def admin_secret(server: PostgresServer, admin: Credentials, name: str = "postgres-admin") -> dict[str, Any]:
+    access = {"host": server.host, "port": str(server.port), "username": admin.user, "password": admin.password}
+    return manifest("Secret", name, stringData=access)
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    admin: Credentials,
+    unique_name: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
+) -> Shop:
+    spec = {
+        "server": {"adminSecretRef": {"name": "postgres-admin"}},
+        "role": {"name": unique_name("shop")},
+        "database": {"name": unique_name("shop")},
+        "migrations": {"tool": "SQL", "source": {"configMapRefs": [{"name": "migrations"}]}},
+        "seed": {"source": {"configMapRefs": [{"name": "seed"}]}},
+    }
+    more = [manifest("ConfigMap", "migrations", data=dict(MIGRATIONS)), manifest("ConfigMap", "seed", data=dict(SEED))]
+    return Shop(tmp_path, postgres_server, admin, spec, more, capsys)
+
+
+def transactions(server: PostgresServer) -> str:
+    return server.psql("SELECT pg_snapshot_xmax(pg_current_snapshot())")
+
+
+def test_apply_makes_it_and_the_second_one_changes_nothing(shop: Shop) -> None:
+    code, said = shop.run("apply")
+    assert code == 0, said
+    assert "+ apply migration" in said
+    assert "changes made." in said
+    assert shop.query("SELECT email FROM users") == [("anna@example.com",)]
+    files, position = shop.files(), transactions(shop.server)
+    code, said = shop.run("apply")
+    assert code == 0
+    assert "  Nothing changed.\n" in said
+    assert "+" not in said
+    assert shop.files() == files
+    assert transactions(shop.server) == position
+
+
+def test_summary_is_what_kubectl_would_show(shop: Shop) -> None:
+    _, said = shop.run("apply")
+    header, row = (
+        said.rstrip().splitlines()[-3:-1]
+        if "kept in" in said.rstrip().splitlines()[-1]
+        else (said.rstrip().splitlines()[-2:])
+    )
+    assert header.split() == ["NAMESPACE", "NAME", "READY", "REASON", "DATABASE", "MIGRATION"]
+    assert row.split()[:5] == ["default", "shop", "True", "Succeeded", shop.spec["database"]["name"]]
+
+
+def test_where_things_are_kept_is_said_once(shop: Shop) -> None:
+    assert str(shop.kept) in shop.run("apply")[1]
+    assert str(shop.kept) not in shop.run("apply")[1]
+
+
+def test_a_new_migration_is_the_only_change(shop: Shop) -> None:
+    shop.run("apply")
+    shop.more[0]["data"]["3_stock.sql"] = "CREATE TABLE stock (id int);"
+    code, said = shop.run("apply")
+    assert code == 0, said
+    assert "  1 change made.\n" in said
+    assert shop.query("SELECT count(*) FROM users") == [(1,)]
+    status = yaml.safe_load((shop.kept / "default.shop.status.yaml").read_text())
+    assert status["status"]["lastChange"]["changes"] == 1
+
+
+def test_generation_counts_changes_of_the_spec(shop: Shop) -> None:
+    def generation() -> int:
+        return int(yaml.safe_load((shop.kept / "default.shop.status.yaml").read_text())["metadata"]["generation"])
+
+    shop.run("apply")
+    shop.run("apply")
+    assert generation() == 1
+    shop.spec["role"]["connectionLimit"] = 7
+    shop.run("apply")
+    assert generation() == 2
+
+
+def test_plan_tells_and_changes_nothing(shop: Shop) -> None:
+    position = transactions(shop.server)
+    code, said = shop.run("plan")
+    assert code == 0, said
+    assert f'+ create role "{shop.spec["role"]["name"]}"' in said
+    assert "changes to make; nothing was changed." in said
+    assert shop.run("plan", "--detailed-exitcode")[0] == 2
+    assert not shop.kept.exists()
+    assert transactions(shop.server) == position
+    shop.run("apply")
+    code, said = shop.run("plan", "--detailed-exitcode")
+    assert (code, "Nothing to change." in said) == (0, True)
+
+
+def test_lines_for_machines(shop: Shop) -> None:
+    code, said = shop.run("apply", "--output", "json", "--secret-dir", str(shop.folder / "elsewhere"))
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert code == 0
+    assert [line["event"] for line in lines] == ["stage"] * 6 + ["end"]
+    assert lines[-1]["status"]["conditions"][0]["type"] == "Ready"
+    assert lines[-1]["changes"] == sum(len(line["changes"]) for line in lines[:-1])
+    assert not shop.kept.exists()
+
+
+def test_no_password_is_ever_printed(shop: Shop) -> None:
+    said = "".join(shop.run(command, "--output", form)[1] for command in ("plan", "apply") for form in ("text", "json"))
+    generated = shop.secret("shop-role")["password"]
+    assert shop.admin.password not in said
+    assert generated not in said
+    assert shop.secret("shop-db")["password"] == generated
+    assert generated not in (shop.kept / "default.shop.status.yaml").read_text()
+
+
+def test_password_of_ones_own_needs_no_folder(shop: Shop) -> None:
+    shop.spec["role"]["passwordSecretRef"] = {"name": "own", "key": "word"}
+    shop.more.append(manifest("Secret", "own", stringData={"word": "canary / 'x' \u20ac"}))
+    code, said = shop.run("apply", "--no-secret-dir")
+    assert code == 0, said
+    assert "Nothing is kept between runs" in said
+    assert "canary" not in said
+    assert not shop.kept.exists()
+    assert "Nothing changed." in shop.run("apply", "--no-secret-dir")[1]
+
+
+def test_lost_folder_stops_and_resets_nothing(shop: Shop) -> None:
+    shop.run("apply")
+    uri = shop.secret("shop-db")["uri"]
+    shop.kept.rename(shop.folder / "lost")
+    code, said = shop.run("apply")
+    assert code == 1
+    assert "PasswordLost" in said
+    with psycopg.connect(uri) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchall() == [(1,)]
+
+
+def test_foreign_secret_is_never_overwritten(shop: Shop) -> None:
+    shop.more.append(manifest("Secret", "shop-db", stringData={"uri": "somebody else's"}))
+    code, said = shop.run("apply")
+    assert code == 1
+    assert "connection  NotOwned: Secret shop-db" in said
+    assert not (shop.kept / "default.shop-db.secret.yaml").exists()
+
+
+def test_what_needs_a_person_ends_with_1_and_keeps_what_is_done(shop: Shop) -> None:
+    shop.spec["extensions"] = [{"name": "no_such_extension"}]
+    code, said = shop.run("apply")
+    assert code == 1
+    assert "database    DatabaseInPlace" in said
+    assert "extensions  ExtensionUnavailable" in said
+    assert "no_such_extension" in said
+    assert "migrations" not in said
+    assert "False   ExtensionUnavailable" in said
+
+
+def test_two_resources_are_both_tried(shop: Shop, unique_name: Callable[[str], str]) -> None:
+    spec = dict(shop.spec, role={"name": unique_name("other")}, database={"name": unique_name("other")})
+    del spec["migrations"], spec["seed"]
+    shop.more.append(manifest("DatabaseBootstrap", "other", apiVersion="dbbootstrap.io/v1alpha1", spec=spec))
+    shop.spec["extensions"] = [{"name": "no_such_extension"}]
+    code, said = shop.run("apply")
+    assert code == 1
+    assert said.index("default/shop") < said.index("default/other")
+    assert "default     other   True    Succeeded" in said
+
+
+def test_suspended_resource_is_left_alone(shop: Shop) -> None:
+    shop.spec["suspend"] = True
+    code, said = shop.run("apply")
+    assert (code, said) == (0, "default/shop: left alone, spec.suspend is true\n")
+
+
+def test_missing_config_map_is_named_and_may_come_later(shop: Shop) -> None:
+    del shop.more[1]
+    code, said = shop.run("apply")
+    assert code == 75
+    assert "ConfigMap seed is not among the documents" in said
+
+
+def test_server_that_is_down_is_for_later(shop: Shop) -> None:
+    shop.write()
+    documents = list(yaml.safe_load_all(shop.file.read_text()))
+    documents[1]["stringData"]["port"] = str(free_port())
+    shop.file.write_text(yaml.safe_dump_all(documents))
+    assert cli.main(["apply", "-f", str(shop.file)]) == 75
+    assert shop.capture
+    assert "ServerUnreachable" in shop.capture.readouterr().out
+
+
+def test_server_that_comes_back_is_waited_for(shop: Shop) -> None:
+    shop.write()
+    shop.server.stop()
+    with apply_process(shop, "--wait", "60") as process:
+        assert process.stdout
+        lines = iter(process.stdout.readline, "")
+        assert next(line for line in lines if "next try in" in line)
+        shop.server.start_again()
+        rest = "".join(lines)
+    assert process.returncode == 0, rest
+    assert "True    Succeeded" in rest
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_rolls_back_what_has_begun(shop: Shop, number: signal.Signals, code: int) -> None:
+    shop.more[0]["data"]["2_orders.sql"] = "CREATE TABLE orders (id int); SELECT pg_sleep(600);"
+    shop.write()
+    name = shop.spec["database"]["name"]
+    asleep = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
+    with apply_process(shop) as process:
+        wait_until(lambda: shop.server.psql(asleep) == "1")
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode == code
+    wait_until(lambda: shop.server.psql(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'") == "0")
+    tables = (
+        "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    )
+    assert "orders" not in shop.server.psql(f"{tables} AND relkind = 'r'", dbname=name).split()
+
+
+@pytest.mark.parametrize("sample", ["minimal", "alembic", "sql"])
+def test_samples_are_applied_as_they_are(shop: Shop, sample: str) -> None:
+    documents = list(yaml.safe_load_all((SAMPLES / sample / "database.yaml").read_text()))
+    documents[0] = admin_secret(shop.server, shop.admin)
+    shop.file.write_text(yaml.safe_dump_all(documents))
+    for expected in (" made.", "Nothing changed."):
+        assert cli.main(["apply", "-f", str(shop.file)]) == 0
+        assert shop.capture
+        assert expected in shop.capture.readouterr().out
+
+
+@contextlib.contextmanager
+def apply_process(shop: Shop, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "database_bootstrap", "apply", "-f", str(shop.file), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

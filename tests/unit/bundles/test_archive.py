@@ -1,0 +1,163 @@
+"""Archives: files come out as they went in; every trick is refused, and none costs memory."""
+
+import gzip
+import io
+import tarfile
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from database_bootstrap.bundles.archive import files_of_archive
+from database_bootstrap.bundles.bundle import File
+from database_bootstrap.errors import BundleRejected
+
+
+def tar(*members: tuple[str, bytes] | tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=form) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return packed.getvalue()
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(BundleRejected) as caught:
+        files_of_archive("m.tar.gz", content)
+    assert caught.value.message.startswith("m.tar.gz ") or caught.value.message.startswith("The path ")
+    return caught.value.message
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_files_come_out_as_they_went_in(form: int) -> None:
+    directory = special("migrations", tarfile.DIRTYPE)
+    long = "migrations/" + "x" * 90 + "/y.sql"
+    content = gzip.compress(tar(directory, ("./a.sql", b"1"), (long, b"\0\xff"), ("empty", b""), form=form))
+    assert files_of_archive("m.tar.gz", content) == (
+        File(path="a.sql", content=b"1"),
+        File(path=long, content=b"\0\xff"),
+        File(path="empty", content=b""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        pytest.param(special("a", tarfile.SYMTYPE, "/etc/passwd"), "a symbolic link", id="symbolic link"),
+        pytest.param(special("a", tarfile.SYMTYPE, "b"), "a symbolic link", id="symbolic link within"),
+        pytest.param(special("a", tarfile.LNKTYPE, "b"), "a hard link", id="hard link"),
+        pytest.param(special("a", tarfile.CHRTYPE), "a device", id="character device"),
+        pytest.param(special("a", tarfile.BLKTYPE), "a device", id="block device"),
+        pytest.param(special("a", tarfile.FIFOTYPE), "a pipe", id="pipe"),
+        pytest.param(special("a", b"Z"), "of an unknown kind", id="unknown kind"),
+        pytest.param(special("a", tarfile.GNUTYPE_SPARSE), "a sparse file", id="sparse file"),
+        pytest.param(("/etc/passwd", b""), "is absolute", id="absolute"),
+        pytest.param(("../a.sql", b""), "part . or ..", id="outside"),
+        pytest.param(("a/../../b", b""), "part . or ..", id="outside, hidden"),
+        pytest.param(special("../a", tarfile.DIRTYPE), "part . or ..", id="directory outside"),
+        pytest.param(("a\nb", b""), "control characters", id="newline"),
+        pytest.param(("a\\b", b""), "backslash", id="backslash"),
+    ],
+)
+def test_member_that_no_migration_needs_is_refused(member: tuple[str, bytes] | tarfile.TarInfo, said: str) -> None:
+    assert said in refused(gzip.compress(tar(("ok.sql", b""), member)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        pytest.param(lambda _: b"", "not a readable tar", id="nothing"),
+        pytest.param(lambda _: b"not gzip", "not a gzip file", id="no gzip"),
+        pytest.param(lambda _: gzip.compress(b"not tar" * 100), "not a readable tar", id="no tar"),
+        pytest.param(lambda whole: whole[:-20], "cut off", id="gzip cut off"),
+        pytest.param(lambda whole: whole[:30] + b"\xff\xff\xff" + whole[33:], "not a gzip file", id="gzip damaged"),
+        pytest.param(lambda whole: gzip.compress(gzip.decompress(whole)[:700]), "", id="tar cut off"),
+        pytest.param(
+            lambda whole: gzip.compress(gzip.decompress(whole) + b"x" * 512), "behind", id="more behind the end"
+        ),
+        pytest.param(lambda whole: whole + b"trailing", "not a gzip file", id="more behind the gzip"),
+        pytest.param(
+            lambda _: gzip.compress(tar(("a", b"1")).rstrip(b"\0") + bytes(511) + b"broken header" * 100),
+            "behind",
+            id="damaged header, which tarfile takes for the end",
+        ),
+    ],
+)
+def test_damaged_archive_is_refused(spoil: Callable[[bytes], bytes], said: str) -> None:
+    assert said in refused(spoil(gzip.compress(tar(("a.sql", bytes(600)), ("b.sql", b"2")))))
+
+
+def test_several_gzip_members_are_one_archive() -> None:
+    whole = tar(("a.sql", b"1"))
+    content = gzip.compress(whole[:100]) + gzip.compress(whole[100:]) + bytes(7)
+    assert files_of_archive("m.tar.gz", content) == (File(path="a.sql", content=b"1"),)
+
+
+def test_what_desktops_leave_behind_is_passed_over() -> None:
+    junk = ["._a.sql", "x/._b.sql", ".DS_Store", "__MACOSX/x", "pax_global_header"]
+    content = gzip.compress(tar(("a.sql", b"1"), *((path, b"junk") for path in junk)))
+    assert [file.path for file in files_of_archive("m.tgz", content)] == ["a.sql"]
+
+
+def bomb(size: int) -> bytes:
+    """Return a .tar.gz of one file of zeros, made a piece at a time."""
+    info = tarfile.TarInfo("zeros.sql")
+    info.size = size
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = packer.compress(info.tobuf(tarfile.GNU_FORMAT))
+    piece = bytes(1024 * 1024)
+    packed += b"".join(packer.compress(piece) for _ in range(size // len(piece)))
+    return packed + packer.flush()
+
+
+def test_bomb_is_refused_without_unfolding() -> None:
+    content = bomb(256 * 1024 * 1024)
+    assert len(content) < 300_000
+    tracemalloc.start()
+    try:
+        assert "unpacks to more than" in refused(content)
+        assert tracemalloc.get_traced_memory()[1] < 250_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_header_that_claims_more_than_there_is_is_refused() -> None:
+    info = tarfile.TarInfo("a.sql")
+    info.size = 10**12
+    assert refused(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(512)))
+
+
+def test_too_many_members_are_refused() -> None:
+    content = gzip.compress(tar(*(special(f"d{n}", tarfile.DIRTYPE) for n in range(20_001))))
+    assert "members" in refused(content)
+
+
+def test_archive_within_an_archive_stays_a_file() -> None:
+    inner = gzip.compress(tar(("../evil.sql", b"")))
+    assert files_of_archive("m.tgz", gzip.compress(tar(("inner.tar.gz", inner)))) == (
+        File(path="inner.tar.gz", content=inner),
+    )
+
+
+@given(st.binary(max_size=2000), st.integers(0, 1500), st.binary(min_size=1, max_size=8))
+def test_no_bytes_do_more_than_be_refused(content: bytes, place: int, damage: bytes) -> None:
+    damaged = bytearray(tar(("a.sql", content), ("b", b"2")))
+    damaged[place : place + len(damage)] = damage
+    for form in (content, gzip.compress(content), gzip.compress(bytes(damaged))):
+        with suppress(BundleRejected):
+            files_of_archive("m.tar.gz", form)

@@ -1,0 +1,194 @@
+"""ConfigMaps for a directory: what is written reads back as the same files, in every shape that it can take."""
+
+import base64
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
+from database_bootstrap.bundles.configmaps import config_maps_of
+from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
+from database_bootstrap.errors import BundleRejected
+from database_bootstrap.tools.prisma import Prisma
+
+MEBIBYTE = 1024 * 1024
+
+
+def write(directory: Path, files: dict[str, bytes]) -> Path:
+    for path, content in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)
+    return directory
+
+
+def read_back(manifests: list[dict[str, Any]]) -> Bundle:
+    assert all(size_of(one) <= MEBIBYTE for one in manifests)
+    return bundle_of_config_maps(
+        [
+            ConfigMapData(
+                name=one["metadata"]["name"],
+                data=one.get("data", {}),
+                binary_data={key: base64.b64decode(value) for key, value in one.get("binaryData", {}).items()},
+            )
+            for one in manifests
+        ]
+    )
+
+
+def size_of(manifest: dict[str, Any]) -> int:
+    """Return what the API server counts (ValidateConfigMap): the values, decoded."""
+    binary = sum(len(base64.b64decode(value)) for value in manifest.get("binaryData", {}).values())
+    return binary + sum(len(value.encode()) for value in manifest.get("data", {}).values())
+
+
+def noise(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+def test_small_directory_is_readable(tmp_path: Path) -> None:
+    write(tmp_path, {"1_a.sql": b"SELECT 'a';\n", "2_b.sql": "SELECT 'ä';".encode()})
+    assert config_maps_of(tmp_path, "shop", "team") == [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "shop", "namespace": "team"},
+            "data": {"1_a.sql": "SELECT 'a';\n", "2_b.sql": "SELECT 'ä';"},
+        }
+    ]
+
+
+def test_without_a_namespace_none_is_written(tmp_path: Path) -> None:
+    (manifest,) = config_maps_of(write(tmp_path, {"1_a.sql": b""}), "shop", None)
+    assert manifest["metadata"] == {"name": "shop"}
+
+
+def test_prisma_directories_become_flat_keys(tmp_path: Path) -> None:
+    files = {
+        "20240101000000_init/migration.sql": b"SELECT 1;",
+        "20240102000000_Add.Column/migration.sql": b"SELECT 2;",
+        "migration_lock.toml": b'provider = "postgresql"',
+    }
+    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None)
+    assert sorted(manifest["data"]) == [
+        "20240101000000_init.sql",
+        "20240102000000_Add.Column.sql",
+        "migration_lock.toml",
+    ]
+    source = Prisma().load(read_back([manifest]))
+    assert source == Prisma().load(bundle_of(File(path=path, content=text) for path, text in files.items()))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({"2024 add Users.v2/migration.sql": b"SELECT 1"}, id="blank in a directory's name"),
+        pytest.param({"ünï/migration.sql": b"SELECT 1"}, id="letters that no key has"),
+        pytest.param({"a/migration.sql": b"1", "a/README.md": b"2"}, id="more than the script in a directory"),
+        pytest.param({"a/migration.sql": b"1", "a.sql": b"2"}, id="two for one flat key"),
+        pytest.param({"migration/migration.sql": b"1"}, id="flat key without a name"),
+        pytest.param({"env.py": b"1", "versions/001_a.py": b"2"}, id="Alembic"),
+        pytest.param({"a.sql": b"\xff\xfe"}, id="not UTF-8"),
+        pytest.param({"x.tar.gz": b"no archive at all"}, id="a name like an archive's"),
+        pytest.param({f"{n}.sql": b"-- <&>\n" * 100 for n in range(434)}, id="longer as Go writes it"),
+        pytest.param({f"{n}.sql": b"SELECT 1;" * 1000 for n in range(434)}, id="3.7 MB that compress well"),
+    ],
+)
+def test_directory_that_does_not_fit_as_text_is_compressed(tmp_path: Path, files: dict[str, bytes]) -> None:
+    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None)
+    assert "data" not in manifest
+    assert {file.path: file.content for file in read_back([manifest]).files} == files
+
+
+def test_readable_one_goes_through_client_side_apply(tmp_path: Path) -> None:
+    files = {f"{n}.sql": b"SELECT \"x\" <> '';\n" * 50 for n in range(150)}
+    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None)
+    assert "data" in manifest
+    # What kubectl keeps as last-applied-configuration, with the characters that Go escapes.
+    assert len(json.dumps(manifest).replace("<", "<".ljust(6)).replace(">", ">".ljust(6))) < 256 * 1024
+
+
+def test_directory_that_is_too_large_compressed_is_split(tmp_path: Path) -> None:
+    files = {f"d {n}/x.sql": noise(300_000 + n) for n in range(12)}
+    manifests = config_maps_of(write(tmp_path, files), "shop", None)
+    assert [one["metadata"]["name"] for one in manifests] == [f"shop-{n + 1}" for n in range(len(manifests))]
+    assert len(manifests) in (4, 5, 6)
+    assert {file.path: file.content for file in read_back(manifests).files} == files
+
+
+def test_file_that_no_config_map_can_hold_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"big.sql": noise(2 * MEBIBYTE), "small.sql": b""})
+    with pytest.raises(BundleRejected, match=r"big\.sql alone does not fit"):
+        config_maps_of(tmp_path, "shop", None)
+
+
+def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    files = {"a b/x.sql": b"1", "c/y.sql": b"2"}
+    first = config_maps_of(write(tmp_path / "one", files), "shop", None)
+    (tmp_path / "two").mkdir()
+    second = config_maps_of(write(tmp_path / "two", dict(reversed(files.items()))), "shop", None)
+    assert first == second
+
+
+def test_what_is_no_source_is_passed_over(tmp_path: Path) -> None:
+    junk = [".git/config", ".env", "__pycache__/a.pyc", "x/__pycache__/b.pyc", "c.pyc", "._d.sql", ".DS_Store"]
+    write(tmp_path, dict.fromkeys(junk, b"secret") | {"x/1_a.sql": b"1"})
+    (tmp_path / ".hidden").symlink_to("/etc/passwd")
+    (manifest,) = config_maps_of(tmp_path, "shop", None)
+    assert [file.path for file in read_back([manifest]).files] == ["x/1_a.sql"]
+
+
+def test_link_within_the_directory_is_followed(tmp_path: Path) -> None:
+    write(tmp_path, {"1_a.sql": b"1"})
+    (tmp_path / "2_b.sql").symlink_to("1_a.sql")
+    (manifest,) = config_maps_of(tmp_path, "shop", None)
+    assert manifest["data"] == {"1_a.sql": "1", "2_b.sql": "1"}
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        pytest.param("/etc/passwd", "link out of the directory", id="file outside"),
+        pytest.param("../outside", "link out of the directory", id="directory outside"),
+        pytest.param(".", "link to a directory", id="in a circle"),
+        pytest.param("nowhere.sql", "not a regular file", id="to nothing"),
+    ],
+)
+def test_link_that_leads_astray_is_refused(tmp_path: Path, target: str, said: str) -> None:
+    write(tmp_path, {"outside/secret": b"1", "inside/1_a.sql": b"1"})
+    (tmp_path / "inside" / "link.sql").symlink_to(target)
+    with pytest.raises(BundleRejected) as caught:
+        config_maps_of(tmp_path / "inside", "shop", None)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["empty", "missing", "file"])
+def test_what_is_no_directory_of_files_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleRejected):
+        config_maps_of(tmp_path / name, "shop", None)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.lists(st.text("aB._- ä1", min_size=1, max_size=8), min_size=1, max_size=3).map("/".join),
+        st.binary(max_size=200) | st.text(max_size=100).map(str.encode),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+    try:
+        wanted = bundle_of(File(path=path, content=content) for path, content in files.items())
+    except BundleRejected:
+        return
+    if any(part.startswith(".") for path in files for part in path.split("/")):
+        return
+    directory = write(tmp_path_factory.mktemp("files"), files)
+    assert read_back(config_maps_of(directory, "shop", None)) == wanted

@@ -1,0 +1,210 @@
+"""The queue against a clock that the test sets: what client-go promises holds here too."""
+
+import random
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from database_bootstrap.controller.queue import FIRST_DELAY, JITTER, LAST_DELAY, Queue
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> Queue[str]:
+    return Queue(clock, random.Random(7))
+
+
+def take(queue: Queue[str]) -> str | None:
+    taken = queue.take()
+    return taken[0] if taken else None
+
+
+def test_keys_come_in_the_order_in_which_they_were_added(queue: Queue[str]) -> None:
+    for key in "abc":
+        queue.add(key)
+    assert [take(queue) for _ in range(4)] == ["a", "b", "c", None]
+
+
+def test_key_that_waits_is_not_added_twice(queue: Queue[str]) -> None:
+    queue.add("a")
+    queue.add("a")
+    assert (take(queue), take(queue)) == ("a", None)
+
+
+def test_key_in_work_is_given_to_nobody_else_and_comes_once_more(queue: Queue[str]) -> None:
+    queue.add("a")
+    take(queue)
+    queue.add("a")
+    queue.add("a")
+    assert take(queue) is None
+    queue.done("a")
+    assert (take(queue), take(queue)) == ("a", None)
+
+
+def test_key_that_nobody_added_meanwhile_does_not_come_again(queue: Queue[str]) -> None:
+    queue.add("a")
+    take(queue)
+    queue.done("a")
+    assert take(queue) is None
+
+
+def test_delayed_key_comes_when_it_is_due_and_not_before(queue: Queue[str], clock: Clock) -> None:
+    queue.add_after("a", 10)
+    assert queue.next_due() == pytest.approx(10)
+    clock.now += 9.99
+    assert take(queue) is None
+    clock.now += 0.01
+    assert take(queue) == "a"
+    assert queue.next_due() is None
+
+
+@pytest.mark.parametrize("second", [5, 20], ids=["earlier", "later"])
+def test_second_delay_of_a_key_replaces_the_first(queue: Queue[str], clock: Clock, second: float) -> None:
+    queue.add_after("a", 10)
+    queue.add_after("a", second)
+    assert queue.next_due() == pytest.approx(second)
+    clock.now += 100
+    assert (take(queue), take(queue)) == ("a", None)
+
+
+def test_key_that_is_due_while_in_work_comes_once_more(queue: Queue[str], clock: Clock) -> None:
+    queue.add("a")
+    take(queue)
+    queue.add_after("a", 1)
+    clock.now += 2
+    assert take(queue) is None
+    queue.done("a")
+    assert take(queue) == "a"
+
+
+def test_waiting_time_is_told(queue: Queue[str], clock: Clock) -> None:
+    queue.add("a")
+    clock.now += 3
+    taken = queue.take()
+    assert taken is not None
+    assert taken[1] == pytest.approx(3)
+
+
+def test_delay_doubles_with_each_failure_up_to_its_limit(queue: Queue[str]) -> None:
+    delays = [queue.retry("a") for _ in range(12)]
+    for failures, delay in enumerate(delays):
+        expected = min(FIRST_DELAY * 2**failures, LAST_DELAY)
+        assert expected * (1 - JITTER) <= delay <= expected * (1 + JITTER)
+
+
+def test_forgotten_failures_do_not_count(queue: Queue[str]) -> None:
+    for _ in range(5):
+        queue.retry("a")
+    queue.forget("a")
+    assert queue.retry("a") <= FIRST_DELAY * (1 + JITTER)
+
+
+def test_ten_thousand_failures_do_no_harm(queue: Queue[str]) -> None:
+    assert max(queue.retry("a") for _ in range(10_000)) <= LAST_DELAY * (1 + JITTER)
+
+
+def test_dropped_key_does_not_come(queue: Queue[str], clock: Clock) -> None:
+    queue.add("a")
+    queue.add_after("a", 1)
+    queue.drop("a")
+    clock.now += 2
+    assert take(queue) is None
+    assert queue.next_due() is None
+
+
+def test_dropped_key_in_work_does_not_come_again_but_can_be_added(queue: Queue[str]) -> None:
+    queue.add("a")
+    take(queue)
+    queue.add("a")
+    queue.drop("a")
+    queue.done("a")
+    assert take(queue) is None
+    queue.add("a")
+    assert take(queue) == "a"
+
+
+def test_jitter_spreads_what_began_together(queue: Queue[str]) -> None:
+    delays = {queue.jittered(100) for _ in range(50)}
+    assert len(delays) == 50
+    assert all(80 <= delay <= 120 for delay in delays)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order: no key is with two workers, and none that was added is lost."""
+
+    keys = st.sampled_from("abcd")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.queue: Queue[str] = Queue(self.clock, random.Random(1))
+        self.working: set[str] = set()
+        self.wanted: set[str] = set()
+        self.due: dict[str, float] = {}
+
+    @rule(key=keys)
+    def add(self, key: str) -> None:
+        self.queue.add(key)
+        self.wanted.add(key)
+
+    @rule(key=keys, delay=st.integers(0, 5))
+    def add_after(self, key: str, delay: int) -> None:
+        self.queue.add_after(key, delay)
+        self.due[key] = self.clock.now + delay
+
+    @rule(key=keys)
+    def drop(self, key: str) -> None:
+        self.queue.drop(key)
+        self.wanted.discard(key)
+        self.due.pop(key, None)
+
+    @rule(seconds=st.integers(0, 3))
+    def wait(self, seconds: int) -> None:
+        self.clock.now += seconds
+
+    @rule()
+    def take(self) -> None:
+        for key in [key for key, when in self.due.items() if when <= self.clock.now]:
+            self.wanted.add(key)
+            del self.due[key]
+        taken = self.queue.take()
+        if taken is None:
+            assert not self.wanted - self.working
+            return
+        assert taken[0] not in self.working
+        assert taken[0] in self.wanted
+        self.working.add(taken[0])
+        self.wanted.remove(taken[0])
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.working)))
+        self.queue.done(key)
+        self.working.remove(key)
+
+    @invariant()
+    def next_one_is_the_earliest(self) -> None:
+        due = min(self.due.values(), default=None)
+        expected = None if due is None else max(0.0, due - self.clock.now)
+        assert self.queue.next_due() == expected
+
+    @invariant()
+    def work_is_counted(self) -> None:
+        assert self.queue.processing == len(self.working)
+
+
+TestQueueMachine = QueueMachine.TestCase

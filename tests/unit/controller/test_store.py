@@ -1,0 +1,170 @@
+"""The store: what is news, what is an echo, and who refers to what."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from database_bootstrap.controller.store import News, Reference, Store
+from database_bootstrap.kube.resource import Key, Resource, resource_of
+
+KEY = Key("shop", "db")
+
+
+def resource(version: int = 1, **changes: Any) -> Resource:
+    whole = Resource(
+        key=KEY, uid="u1", version=str(version), generation=1, annotations={}, deleting=False, spec={}, status={}
+    )
+    return replace(whole, **changes)
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def test_first_version_is_news(store: Store) -> None:
+    assert store.see(resource()) is News.FIRST_SIGHT
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"generation": 2}, id="the spec changed"),
+        pytest.param({"annotations": {"dbbootstrap.io/reconcile-requested-at": "now"}}, id="a visit was asked for"),
+        pytest.param({"status": {"conditions": []}}, id="somebody else wrote the status"),
+    ],
+)
+def test_change_that_concerns_us_is_work(store: Store, changes: dict[str, Any]) -> None:
+    store.see(resource())
+    assert store.see(resource(2, **changes)) is News.WORK
+
+
+def test_change_that_does_not_concern_us_is_nothing(store: Store) -> None:
+    store.see(resource())
+    assert store.see(resource(2)) is News.NOTHING
+    newest = store.get(KEY)
+    assert newest is not None
+    assert newest.version == "2"
+
+
+@pytest.mark.parametrize("version", [3, 4, 5], ids=["older by a digit", "older", "the same"])
+def test_version_that_is_not_newer_is_nothing(store: Store, version: int) -> None:
+    store.see(resource(5))
+    assert store.see(resource(version, generation=2)) is News.NOTHING
+
+
+def test_versions_are_compared_as_numbers(store: Store) -> None:
+    store.see(resource(9))
+    assert store.see(resource(10, generation=2)) is News.WORK
+
+
+def test_same_name_with_another_uid_is_another_resource(store: Store) -> None:
+    store.see(resource(5))
+    assert store.see(resource(6, uid="u2")) is News.FIRST_SIGHT
+
+
+def test_late_news_of_a_deletion_does_not_hurt_the_next_of_the_name(store: Store) -> None:
+    store.see(resource(5))
+    store.see(resource(6, uid="u2"))
+    assert not store.remove(KEY, "u1")
+    assert store.get(KEY) is not None
+
+
+def test_resource_in_deletion_is_gone(store: Store) -> None:
+    store.see(resource())
+    assert store.see(resource(2, deleting=True)) is News.GONE
+    assert store.get(KEY) is None
+
+
+def test_echo_after_the_reply_is_nothing(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    assert store.end_write(KEY, resource(2, status={"ours": 1})) is News.NOTHING
+    assert store.see(resource(2, status={"ours": 1})) is News.NOTHING
+
+
+def test_echo_before_the_reply_is_nothing(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    assert store.see(resource(2, status={"ours": 1})) is News.NOTHING
+    assert store.end_write(KEY, resource(2, status={"ours": 1})) is News.NOTHING
+
+
+def test_change_by_a_person_during_a_write_is_work_afterwards(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    assert store.see(resource(3, generation=2, status={"ours": 1})) is News.NOTHING
+    assert store.end_write(KEY, resource(2, status={"ours": 1})) is News.WORK
+
+
+@pytest.mark.parametrize(
+    "changes", [{"generation": 2}, {"annotations": {"dbbootstrap.io/resolve": "a=applied"}}], ids=str
+)
+def test_change_that_only_the_reply_tells_of_is_work(store: Store, changes: dict[str, Any]) -> None:
+    # After a conflict the resource is read again, and the watch shows the change later, as old news.
+    store.see(resource())
+    store.begin_write(KEY)
+    assert store.end_write(KEY, resource(3, status={"ours": 1}, **changes)) is News.WORK
+    assert store.see(resource(2, **changes)) is News.NOTHING
+
+
+def test_deletion_during_a_write_is_seen_afterwards(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    store.see(resource(3, deleting=True))
+    assert store.end_write(KEY, None) is News.GONE
+
+
+def test_reply_does_not_bring_back_what_is_gone(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    store.remove(KEY, "u1")
+    store.end_write(KEY, resource(2))
+    assert store.get(KEY) is None
+
+
+SPEC = {
+    "server": {"adminSecretRef": {"name": "admin"}},
+    "role": {"name": "r", "passwordSecretRef": {"name": "password"}},
+    "migrations": {"source": {"configMapRefs": [{"name": "one"}, {"name": "two"}]}},
+    "seed": {"source": {"inline": []}},
+}
+
+
+@pytest.mark.parametrize(
+    ("plural", "name"),
+    [
+        ("secrets", "admin"),
+        ("secrets", "password"),
+        ("secrets", "db-role"),
+        ("configmaps", "one"),
+        ("configmaps", "two"),
+    ],
+)
+def test_reference_is_found(store: Store, plural: str, name: str) -> None:
+    store.see(resource(spec=SPEC))
+    assert store.referring(Reference(plural, "shop", name)) == {KEY}
+    assert not store.referring(Reference(plural, "other", name))
+
+
+def test_reference_that_is_not_there_any_more_is_not_found(store: Store) -> None:
+    store.see(resource(spec=SPEC))
+    store.see(resource(2, generation=2, spec={"server": {"adminSecretRef": {"name": "other"}}}))
+    assert not store.referring(Reference("configmaps", "shop", "one"))
+    assert store.referring(Reference("secrets", "shop", "other")) == {KEY}
+    store.remove(KEY, "u1")
+    assert not store.referring(Reference("secrets", "shop", "other"))
+
+
+@pytest.mark.parametrize("spec", [{"server": None}, {"server": "x"}, {"migrations": {"source": {}}}, {"role": []}])
+def test_spec_that_nobody_has_validated_does_no_harm(store: Store, spec: dict[str, Any]) -> None:
+    assert store.see(resource(spec=spec)) is News.FIRST_SIGHT
+
+
+def test_only_our_annotations_are_kept() -> None:
+    annotations = {"dbbootstrap.io/resolve": "a=applied", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    metadata = {"name": "db", "namespace": "shop", "uid": "u", "resourceVersion": "1", "generation": 1}
+    assert resource_of({"metadata": metadata | {"annotations": annotations}}).annotations == {
+        "dbbootstrap.io/resolve": "a=applied"
+    }

@@ -1,0 +1,69 @@
+"""A line of the log is one JSON object, names its resource, and repeats no exception's text."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from database_bootstrap import logs
+from database_bootstrap.settings import LogFormat
+
+CANARY = "s3cret-canary"
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield io.StringIO()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def fail() -> None:
+    try:
+        int(CANARY)  # Its text repeats what it was given.
+    except ValueError:
+        logging.getLogger("database_bootstrap.test").exception("Visit failed", extra=logs.about("shop", "db"))
+
+
+def test_json_line_has_time_level_and_resource(stream: io.StringIO) -> None:
+    logs.set_up("INFO", "json", stream)
+    logging.getLogger("database_bootstrap.test").info("Created %s", "role", extra=logs.about("shop", "db"))
+    line = json.loads(stream.getvalue())
+    assert line["message"] == "Created role"
+    assert line["level"] == "info"
+    assert line["object"] == {"kind": "DatabaseBootstrap", "namespace": "shop", "name": "db"}
+    assert line["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_text_of_an_exception_is_not_repeated(stream: io.StringIO, form: LogFormat) -> None:
+    logs.set_up("INFO", form, stream)
+    fail()
+    assert "ValueError" in stream.getvalue()
+    assert "in fail" in stream.getvalue()
+    assert CANARY not in stream.getvalue()
+
+
+def test_each_line_is_one_object_whatever_it_says(stream: io.StringIO) -> None:
+    logs.set_up("INFO", "json", stream)
+    logging.getLogger("x").warning("two\nlines")
+    fail()
+    assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == ["warning", "error"]
+
+
+def test_text_line_names_the_resource(stream: io.StringIO) -> None:
+    logs.set_up("INFO", "text", stream)
+    logging.getLogger("x").info("Created role", extra=logs.about("shop", "db"))
+    assert stream.getvalue().endswith("Created role [shop/db]\n")
+
+
+@pytest.mark.parametrize("name", ["kopf", "kopf.objects", "asyncio", "aiohttp"])
+def test_others_are_heard_only_when_something_is_wrong(stream: io.StringIO, name: str) -> None:
+    logs.set_up("INFO", "json", stream)
+    logging.getLogger(name).info("chatter")
+    logging.getLogger(name).warning("trouble")
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["trouble"]
