@@ -44,7 +44,7 @@ check: lint unit ## Run all checks and the tests that need no server
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	MYPYPATH=demo $(BIN)/mypy operator tests bench demo
+	MYPYPATH=demo:bench $(BIN)/mypy operator tests bench demo
 	$(BIN)/lint-imports
 	@$(BIN)/database-bootstrap crd | diff -u $(CRD) - || { echo "$(CRD) is not what the models say: make crds" >&2; exit 1; }
 

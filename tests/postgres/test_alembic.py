@@ -106,7 +106,7 @@ async def test_a_failure_names_the_revision_and_what_stayed(
     assert (error.name, error.sql_state, error.line) == ("r003", "42601", 13)
     assert error.detail == "INSERT has more expressions than target columns (SQLSTATE 42601)"
     assert f"Revision r003 ({path} line 13) failed" in error.message
-    assert ("Nothing of this run stayed" in error.message) is not kept
+    assert ("Nothing of this run stayed" in error.message) == (not kept)
     assert shop.applied == kept
     assert shop.ask("SELECT name FROM dbbootstrap.migration ORDER BY seq") == kept
     assert shop.ask("SELECT version_num FROM alembic_version") == kept[-1:]

@@ -1,5 +1,6 @@
 """`apply` and `plan` without a cluster, on real servers."""
 
+import base64
 import contextlib
 import json
 import signal
@@ -59,7 +60,6 @@ class Shop:
         return code, told.out + told.err
 
     def secret(self, name: str) -> dict[str, str]:
-        import base64
 
         data = yaml.safe_load((self.kept / f"default.{name}.secret.yaml").read_text())["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}

@@ -12,7 +12,7 @@ TABLES = ("identity", "migration", "seed", "audit_log")
 _WRITABLE = ("migration", "seed", "audit_log")
 """What the role may INSERT into; `identity` is the administrator's alone."""
 
-_DDL = """
+DDL = """
 CREATE TABLE dbbootstrap.identity (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     incarnation uuid NOT NULL,
@@ -92,7 +92,7 @@ async def make(connection: Connection, identity: Identity, role: str) -> None:
     """Make schema, tables, grants and the identity row in one transaction, as the administrator."""
     async with connection.transaction():
         await connection.execute("CREATE SCHEMA dbbootstrap")
-        await connection.execute(_DDL)
+        await connection.execute(DDL)
         await connection.execute(_grants(role))
         await connection.execute(
             "INSERT INTO dbbootstrap.identity"

@@ -190,6 +190,8 @@ class CreateRole:
             sql.SQL("COMMENT ON ROLE {} IS {}").format(name, sql.Literal(with_mark(None, mark))),
             doing=f'create role "{self.name}"',
         )
+        # Where the connection Secret outlived the server, the role was tried before it was there.
+        visit.sessions.forget_refusal()
 
 
 async def require_rights(visit: Visit) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from database_bootstrap.api import names
+from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import Spec, parse_spec
 from database_bootstrap.bundles.sources import ConfigMapData
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.stages.subject import Subject
 from database_bootstrap.standalone.documents import Document, InputError
 
 CLUSTER = "standalone"
@@ -41,6 +43,15 @@ class Resource:
     """As it was written."""
     folder: Path
     origin: str
+
+    @property
+    def connection_secret(self) -> str:
+        """Where the application finds its connection."""
+        return self.spec.connection_secret_name(self.owner.name)
+
+    def subject(self, status: Status) -> Subject:
+        """Return what the engine is told, with what was known before."""
+        return Subject(owner=self.owner, spec=self.spec, status=status)
 
     @property
     def known_status(self) -> Mapping[str, Any]:

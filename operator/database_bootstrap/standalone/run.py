@@ -13,7 +13,7 @@ from database_bootstrap.api.outcomes import Outcome, Verdict
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import Tool
 from database_bootstrap.reconcile import Engine
-from database_bootstrap.stages.subject import Facts, Report, Subject
+from database_bootstrap.stages.subject import Facts, Report
 from database_bootstrap.standalone import console, documents, kept
 from database_bootstrap.standalone.collection import CLUSTER, Collection, Key, Resource, collect
 from database_bootstrap.standalone.console import Console
@@ -33,8 +33,8 @@ class Exit(IntEnum):
     STALLED = 1
     """Needs a person."""
     BAD_INPUT = 2
-    CHANGES = 3
-    """A plan that was asked to tell, and that has something to do."""
+    CHANGES = 2
+    """A plan that was asked to tell, and that has something to do; bad input is 1 then."""
     TRY_AGAIN = 75
     """EX_TEMPFAIL: the same command may well succeed later."""
 
@@ -68,10 +68,6 @@ class Work:
         wanted = self.resource.spec.migrations
         return wanted is not None and wanted.tool is Tool.ALEMBIC
 
-    def subject(self, memory: Memory) -> Subject:
-        """Return what the engine is told."""
-        return Subject(owner=self.resource.owner, spec=self.resource.spec, status=memory.status)
-
 
 def prepare(options: Options) -> list[Work]:
     """Read all that is needed and check what can be checked before anything is touched; raise `InputError`."""
@@ -98,7 +94,7 @@ async def plan(engine: Engine, work: Iterable[Work], out: Console, *, tell_chang
     verdicts, changes = [], 0
     for one in _active(work):
         out.begin(one.resource)
-        report = await engine.plan(one.subject(one.memory), one.surroundings)
+        report = await engine.plan(one.resource.subject(one.memory.status), one.surroundings)
         for outcome in filter(console.is_worth_saying, report.outcomes):
             out.outcome(one.resource.owner, outcome)
         out.end(one.resource.owner, len(report.changes), None)
@@ -134,7 +130,9 @@ class _Visit:
         return self._memory.status, _verdict(report)
 
     async def _try(self) -> Report:
-        report = await self._engine.reconcile(self._work.subject(self._memory), self._work.surroundings, self._progress)
+        report = await self._engine.reconcile(
+            self._work.resource.subject(self._memory.status), self._work.surroundings, self._progress
+        )
         self._say(report.outcomes)
         before = self._memory
         status = kept.status_after(before.status, report, generation=before.generation, now=datetime.now(UTC))
@@ -170,7 +168,7 @@ def _work(resource: Resource, collection: Collection, keeper: Keeper | None) -> 
             f"{resource.origin}: where nothing is kept, role.passwordSecretRef must name a Secret; "
             "a generated password would be lost"
         )
-    surroundings = FileSurroundings(owner=resource.owner, collection=collection, keeper=keeper)
+    surroundings = FileSurroundings(resource=resource, collection=collection, keeper=keeper)
     return Work(resource=resource, keeper=keeper, memory=kept.recall(resource, keeper), surroundings=surroundings)
 
 

@@ -1,17 +1,19 @@
 """What a resource refers to, found among the documents and in the keeper's folder."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from database_bootstrap.api import binding, names
 from database_bootstrap.api.binding import Connection
+from database_bootstrap.api.status import Status
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.bundles.sources import bundle_of_config_maps
 from database_bootstrap.errors import NotOwned, ReferenceNotFound, ReferenceRejected
 from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.surroundings import KeptSecret
-from database_bootstrap.standalone.collection import Collection, SecretData
+from database_bootstrap.standalone.collection import Collection, Resource, SecretData
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.keeper import Keeper
 
@@ -20,10 +22,15 @@ from database_bootstrap.standalone.keeper import Keeper
 class FileSurroundings:
     """The surroundings of one resource without a cluster."""
 
-    owner: Owner
+    resource: Resource
     collection: Collection
     keeper: Keeper | None
     """None: nothing is kept between runs."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose surroundings these are."""
+        return self.resource.owner
 
     def qualify(self, host: str) -> str:
         """Return the host as it is: it is resolved where this program runs."""
@@ -32,6 +39,8 @@ class FileSurroundings:
     async def secret(self, name: str) -> KeptSecret | None:
         """Return the Secret: from the documents, else as it was kept."""
         found = self._find(name)
+        if found is None and self.keeper is None and name == self.resource.connection_secret:
+            found = await self._as_it_would_be()
         return KeptSecret(data=found.data, ours=found.uid == self.owner.uid) if found else None
 
     async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
@@ -53,20 +62,30 @@ class FileSurroundings:
 
     async def publish(self, name: str, connection: Connection) -> None:
         """Keep the connection Secret; the same one is not written twice."""
-        if self.keeper is None:
-            return
         data = binding.secret_data(connection)
         found = self._find(name)
         if found and found.uid != self.owner.uid:
             raise NotOwned(f"Secret {name} is not this resource's; connectionSecret.name can name another one")
-        if not found or found.data != {key: value.encode() for key, value in data.items()}:
+        if self.keeper and (not found or found.data != _encoded(data)):
             with _refusals():
                 self.keeper.put_secret(self.owner, name, names.CONNECTION_SECRET_TYPE, data)
+
+    async def _as_it_would_be(self) -> SecretData | None:
+        """Return the connection Secret as it would be kept: where nothing is, each visit would otherwise write it."""
+        read = (self.resource.spec.server.admin_secret_ref, self.resource.spec.role.password_secret_ref)
+        if not all(reference and self._find(reference.name) for reference in read):
+            return None
+        connection = await Credentials(self.resource.subject(Status()), self).wanted_connection()
+        return SecretData(data=_encoded(binding.secret_data(connection)), uid=self.owner.uid)
 
     def _find(self, name: str) -> SecretData | None:
         key = (self.owner.namespace, name)
         with _refusals():
             return self.collection.secrets.get(key) or (self.keeper.secret(*key) if self.keeper else None)
+
+
+def _encoded(data: Mapping[str, str]) -> dict[str, bytes]:
+    return {key: value.encode() for key, value in data.items()}
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from database_bootstrap.tools.alembic_verdict import Circumstances, Told
 from database_bootstrap.tools.sandbox import Lost, Zygote, wire
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
 
+Table = tuple[str, str]
+"""Schema and name."""
 _DEFAULT_TABLE = "alembic_version"
 _HAS_LEDGER = "SELECT pg_catalog.to_regclass('dbbootstrap.migration') IS NOT NULL"
 _FROM_LEDGER = """
@@ -67,17 +69,8 @@ class Alembic:
         return Source(graph=graph, layout=layout, checksums=checksums)
 
     async def read(self, connection: Connection, options: Options) -> History:
-        table = (options.schema, _DEFAULT_TABLE)
-        halves: list[Applied] = []
-        if await _one(connection, _HAS_LEDGER):
-            cursor = await connection.execute(_FROM_LEDGER)
-            for what, words, checksum in await cursor.fetchall():
-                if what == "half applied":
-                    halves.append(Applied(name=words[0], checksum=checksum, finished=False))
-                elif await _one(connection, _EXISTS, (_quoted(words),)):
-                    # env.py names its version table itself; the last run has told which one.
-                    table = (words[0], words[1])
-        return await _history(connection, table, tuple(halves))
+        table, halves = await _locate(connection, options)
+        return await _history(connection, table, halves)
 
     def compare(self, source: Source, history: History, options: Options) -> Comparison:
         rows = tuple(row.name for row in history.rows if row.finished)
@@ -101,78 +94,99 @@ class Alembic:
     async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:
         if not pending:
             return
-        before = await self.read(run.connection, run.options)
-        told = Told()
+        table, _ = await _locate(run.connection, run.options)
+        follower = _Follower(source, pending, run, table)
+        told = follower.told
         try:
-            await self._follow(_job(source, run), told, run)
+            await self._follow(_job(source, run), follower)
         finally:
             if told.backend is not None and (told.ended is None or told.ended.status):
                 await _end_session(run.connection, told.backend)
-        after = await _after(before, told, run)
-        present = source.graph.closure(row.name for row in after.rows if row.name in source.graph.revisions)
-        for name in told.applied:
-            if name in present and name not in told.committed:
-                await run.applied(name)
+        present = await follower.report()
         case = Circumstances(
             told=_in_place(told, source.layout),
-            kept=[name for name in told.applied if name in present],
+            kept=follower.reported,
             missing=[name for name in pending if name not in present],
             options=run.options,
             origin=f"database {run.login.database} as {run.login.user}",
         )
-        await _conclude(case, source, after, run)
+        await _conclude(case, source, table, run)
 
-    async def _follow(self, job: wire.Job, told: Told, run: Run) -> None:
+    async def _follow(self, job: wire.Job, follower: "_Follower") -> None:
         with contextlib.suppress(Lost):
             async with aclosing(self._zygote.run(job)) as events:
                 async for event in events:
-                    await _note(event, told, run)
+                    await follower.note(event)
 
 
-async def _note(event: wire.Event, told: Told, run: Run) -> None:
-    match event:
-        case wire.Entered(pid):
-            told.backend = pid
-        case wire.Opened():
-            told.opened = event
-        case wire.Running(revision):
-            told.running = revision
-            await run.verify_lock()
-        case wire.Uncovered(revision):
-            told.uncovered.append(revision)
-        case wire.Applied(revision):
-            told.applied.append(revision)
-        case wire.Committed():
-            await _commit(told, run)
-        case wire.Failed():
-            told.failed = event
-        case _:
-            told.ended = event
+class _Follower:
+    """Follows one run by what the child says, and believes only what the database shows."""
+
+    def __init__(self, source: Source, pending: tuple[str, ...], run: Run, table: Table) -> None:
+        self.told = Told()
+        self.reported: list[str] = []
+        """What this run has applied, as another session sees it."""
+        self._source = source
+        self._pending = frozenset(pending)
+        self._run = run
+        self._table = table
+
+    async def note(self, event: wire.Event) -> None:
+        told = self.told
+        match event:
+            case wire.Entered(pid):
+                told.backend = pid
+            case wire.Opened(schema, table):
+                told.opened, self._table = event, (schema, table)
+            case wire.Running(revision):
+                told.running = revision
+                await self._run.verify_lock()
+            case wire.Committed():
+                await self.report()
+            case _:
+                self._note_progress(event)
+
+    def _note_progress(self, event: wire.Event) -> None:
+        told = self.told
+        match event:
+            case wire.Uncovered(revision):
+                told.uncovered.append(revision)
+            case wire.Applied(revision) if revision in self._pending and revision not in told.applied:
+                told.applied.append(revision)
+            case wire.Failed():
+                told.failed = event
+            case wire.Ended():
+                told.ended = event
+
+    async def report(self) -> frozenset[str]:
+        """Tell of what has been committed since the last time; return all that is in the database."""
+        history = await _history(self._run.connection, self._table, ())
+        graph = self._source.graph
+        present = graph.closure(row.name for row in history.rows if row.name in graph.revisions)
+        for name in self.told.applied:
+            if name in present and name not in self.reported:
+                self.reported.append(name)
+                await self._run.applied(name)
+        self.told.uncovered = [each for each in self.told.uncovered if each not in present]
+        return present
 
 
-async def _commit(told: Told, run: Run) -> None:
-    for name in told.applied[len(told.committed) :]:
-        told.committed.append(name)
-        await run.applied(name)
-    told.uncovered = [each for each in told.uncovered if each not in told.committed]
-
-
-async def _conclude(case: Circumstances, source: Source, after: History, run: Run) -> None:
+async def _conclude(case: Circumstances, source: Source, known: Table, run: Run) -> None:
     """Put into the ledger what the child could not, and raise what went wrong."""
     error = alembic_verdict.error_of(case)
     opened = case.told.opened
-    table = _quoted((opened.schema, opened.table)) if opened else None
+    found = (opened.schema, opened.table) if opened else known
     if isinstance(error, MigrationHalfApplied):
         name = case.told.half_applied or ""
         failed = case.told.failed
-        row = MigrationRow(tool=Alembic.name, name=name, state="failed", version=table, mode="autocommit")
+        row = MigrationRow(tool=Alembic.name, name=name, state="failed", version=_quoted(found), mode="autocommit")
         state, words = (failed.sql_state, failed.text) if failed else (None, None)
         row = replace(row, checksum=source.checksums.get(name), sql_state=state, error=words)
         await run.record(run.connection, row)
-    elif error is None and not case.told.applied and table != _quoted((run.options.schema, _DEFAULT_TABLE)):
+    elif error is None and not case.told.applied and found != known:
         # Somebody else has applied all, in a table that only env.py knows: remember it, or each visit would ask again.
-        for name in (each.name for each in after.rows):
-            row = MigrationRow(tool=Alembic.name, name=name, state="baselined", version=table)
+        for name in source.graph.heads:
+            row = MigrationRow(tool=Alembic.name, name=name, state="baselined", version=_quoted(found))
             await run.record(run.connection, replace(row, checksum=source.checksums.get(name)))
     if error is not None:
         raise error
@@ -188,25 +202,30 @@ def _refuse_half_applied(source: Source, history: History, pending: tuple[str, .
             )
 
 
-async def _history(connection: Connection, table: tuple[str, str], halves: tuple[Applied, ...]) -> History:
+async def _locate(connection: Connection, options: Options) -> tuple[Table, tuple[Applied, ...]]:
+    """Return the version table's place, and the revisions that the ledger knows to be half applied.
+
+    env.py may name a version table of its own; the ledger has what the last run told.
+    """
+    table: Table = (options.schema, _DEFAULT_TABLE)
+    halves: list[Applied] = []
+    if await _one(connection, _HAS_LEDGER):
+        cursor = await connection.execute(_FROM_LEDGER)
+        for what, words, checksum in await cursor.fetchall():
+            if what == "half applied":
+                halves.append(Applied(name=words[0], checksum=checksum, finished=False))
+            elif await _one(connection, _EXISTS, (_quoted((words[0], words[1])),)):
+                table = (words[0], words[1])
+    return table, tuple(halves)
+
+
+async def _history(connection: Connection, table: Table, halves: tuple[Applied, ...]) -> History:
     if not await _one(connection, _EXISTS, (_quoted(table),)):
         return History(table_exists=False, rows=halves)
     query = sql.SQL("SELECT version_num FROM {} ORDER BY 1").format(sql.Identifier(*table))
     cursor = await connection.execute(query)
     rows = tuple(Applied(name=name) for (name,) in await cursor.fetchall())
     return History(table_exists=True, rows=(*rows, *halves), tables=(".".join(table),))
-
-
-async def _after(before: History, told: Told, run: Run) -> History:
-    """Return what this session, which is not the child's, sees of the version table."""
-    if told.opened is not None:
-        table = (told.opened.schema, told.opened.table)
-    elif before.tables:
-        schema, _, name = before.tables[0].partition(".")
-        table = (schema, name)
-    else:
-        table = (run.options.schema, _DEFAULT_TABLE)
-    return await _history(run.connection, table, ())
 
 
 async def _end_session(connection: Connection, backend: int) -> None:
@@ -220,7 +239,7 @@ async def _one(connection: Connection, query: str, values: tuple[str, ...] = ())
     return bool(row and row[0])
 
 
-def _quoted(table: tuple[str, ...] | list[str]) -> str:
+def _quoted(table: Table) -> str:
     return sql.Identifier(*table).as_string()
 
 

@@ -51,9 +51,7 @@ def read_revision(file: File) -> Revision:
     if not isinstance(name, str) or not name:
         raise BundleRejected(f"{file.path}: `revision` must be a non-empty string")
     if bad := _ILLEGAL & set(name):
-        raise BundleRejected(
-            f"{file.path}: revision {name!r} has {sorted(bad)[0]!r} in it; Alembic forbids that"
-        )
+        raise BundleRejected(f"{file.path}: revision {name!r} has {sorted(bad)[0]!r} in it; Alembic forbids that")
     if name in _RESERVED:
         raise BundleRejected(f"{file.path}: a revision cannot be named {name}, which is a word of Alembic's own")
     strings = {each: _strings(file, each, values.get(each)) for each in _NAMES[1:]}

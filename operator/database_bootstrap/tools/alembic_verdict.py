@@ -13,6 +13,8 @@ _PASSING_CLASSES = ("08", "53", "57P0", "58", "25006")
 """A lost connection, out of resources, a shutdown, an input/output error, a server that became read-only."""
 _MADE_TWICE = ("23505", "42P07")
 """Two sessions made the version table at the same moment, and this was the second."""
+_TEXT_LIMIT = 500
+"""Characters of an exception's first line that are shown."""
 _CANCELLED = "57014"
 HALF_APPLIED_CURE = (
     "look at what it has done, then either undo that and change the revision's file so that it can run as a whole, or "
@@ -31,10 +33,8 @@ class Told:
     running: str | None = None
     applied: list[str] = field(default_factory=list)
     """Version and ledger rows are written."""
-    committed: list[str] = field(default_factory=list)
-    """Of these, what is committed."""
     uncovered: list[str] = field(default_factory=list)
-    """Revisions that have left the transaction and are not committed as a whole."""
+    """Revisions that have left the transaction, and whose version rows are not committed."""
     failed: wire.Failed | None = None
     ended: wire.Ended | None = None
 
@@ -174,10 +174,11 @@ def _line(failed: wire.Failed) -> str:
 
 
 def _words(failed: wire.Failed) -> str:
+    text = failed.text if len(failed.text) <= _TEXT_LIMIT else f"{failed.text[:_TEXT_LIMIT]}…"
     if failed.kind == "database":
         state = f" (SQLSTATE {failed.sql_state})" if failed.sql_state else ""
-        return f"{failed.text}{state}"
-    return f"{failed.type}: {failed.text}" if failed.text else failed.type
+        return f"{text}{state}"
+    return f"{failed.type}: {text}" if text else failed.type
 
 
 def _kept(case: Circumstances) -> str:

@@ -54,7 +54,8 @@ class Prisma:
             elif name is None:
                 directories.update({path.split("/")[0]} if "/" in path else ())
             elif name in found:
-                raise errors.BundleRejected(f"The migration {name} is there twice: {found[name].path} and {file.path}")
+                twins = f"{name}/{_SCRIPT} and {name}.sql, which stands for it"
+                raise errors.BundleRejected(f"The migration {name} is there twice: {twins}")
             else:
                 found[name] = _migration(name, file)
         _check_directories(directories - found.keys(), found)

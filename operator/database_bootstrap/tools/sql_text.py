@@ -44,7 +44,7 @@ class Piece:
     words: tuple[str, ...]
     """Its first words in lower case."""
     depth: int
-    """No parse tree of it is deeper than this."""
+    """No parse tree of it has more than twice as many nodes within each other."""
 
 
 def tokens(text: str) -> Iterator[Token]:

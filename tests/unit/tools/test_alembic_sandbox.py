@@ -8,7 +8,7 @@ import pytest
 from database_bootstrap.tools.sandbox import scrub, wire
 
 PASSWORD = "p%w/: 'ü\\x"
-EVENTS = [
+EVENTS: list[wire.Event] = [
     wire.Entered(4711),
     wire.Opened("public", "alembic_version", False),
     wire.Running("r1"),

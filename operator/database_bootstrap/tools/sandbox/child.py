@@ -1,14 +1,14 @@
 """The child: confined, with the role's credentials only, it runs the project's own Python once and ends."""
 
-import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 from urllib.parse import quote
 
 from database_bootstrap.tools.sandbox import confinement, failure, migrate, wire
@@ -27,12 +27,12 @@ class Pipes:
 
 def run(job: wire.Job, scratch: Path, pipes: Pipes, supervisor: int) -> NoReturn:
     """Run the job in this process, which ends with it."""
+    _forget_signals()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(pipes.output, 1)
     os.dup2(pipes.output, 2)
     # The standard streams of the zygote lead nowhere; a project's StreamHandler writes to these.
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = _writer(1), _writer(2)
     confinement.confine(job.limits, supervisor, {pipes.secret.fileno(), pipes.events})
     job = replace(job, password=_password(pipes.secret))
     _surround(job, scratch)
@@ -42,6 +42,13 @@ def run(job: wire.Job, scratch: Path, pipes: Pipes, supervisor: int) -> NoReturn
         sys.stderr.flush()
     # Threads and exit handlers of the project have nothing to say any more.
     os._exit(status)
+
+
+def _forget_signals() -> None:
+    """Undo what the supervisor has set for itself."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _migrate(job: wire.Job, project: Path, events: int) -> int:
@@ -57,6 +64,10 @@ def _migrate(job: wire.Job, project: Path, events: int) -> int:
         emit(failure.describe(error, project, run))
         return 1
     return 0
+
+
+def _writer(descriptor: int) -> TextIO:
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _password(secret: socket.socket) -> str:
@@ -78,8 +89,6 @@ def _surround(job: wire.Job, scratch: Path) -> None:
     os.chdir(scratch / "project" / job.project.root)
     sys.dont_write_bytecode = True
     sys.argv = ["alembic", "upgrade", "heads"]
-    # An event loop of the zygote's process must not be taken for one of ours.
-    asyncio.set_event_loop(None)
 
 
 def _environment(job: wire.Job, scratch: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ class Zygote:
     It is executed anew and not forked from the operator: none of the operator's memory is in it, whenever it starts.
     """
 
-    def __init__(self, *, parallel: int = 4) -> None:
+    def __init__(self, *, parallel: int = 8) -> None:
         self._slots = asyncio.Semaphore(parallel)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None

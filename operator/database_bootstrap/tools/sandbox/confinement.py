@@ -53,19 +53,24 @@ def _prctl(option: int, value: int) -> None:
 
 def _limit(limits: Limits) -> None:
     # No RLIMIT_NPROC: the kernel counts the user's processes in all containers of the node that share the uid.
-    wanted = {
+    wanted: dict[int, int] = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_AS: limits.memory,
         resource.RLIMIT_FSIZE: limits.file_size,
         resource.RLIMIT_NOFILE: limits.open_files,
     }
-    if limits.seconds:
-        wanted[resource.RLIMIT_CPU] = limits.seconds
     for what, value in wanted.items():
-        _, ceiling = resource.getrlimit(what)
-        bound = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(what, (bound, bound))
+        _bound(what, value, value)
+    if limits.seconds:
+        # Between the two comes SIGXCPU, which tells why, and then SIGKILL.
+        _bound(resource.RLIMIT_CPU, limits.seconds, limits.seconds + 5)
+
+
+def _bound(what: int, soft: int, hard: int) -> None:
+    _, ceiling = resource.getrlimit(what)
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(what, (soft, hard))
 
 
 def _close_all_but(keep: Iterable[int]) -> None:

@@ -12,10 +12,10 @@ _MASK = "***"
 
 
 def text(words: str, password: str) -> str:
-    """Return the text with every known form of the password masked; longer forms first."""
+    """Return the text with every known form of the password masked, and nothing in it that cannot be shown."""
     for form in sorted(_forms(password), key=len, reverse=True):
         words = words.replace(form, _MASK)
-    return words
+    return "".join(each if each.isprintable() or each in "\n\t" else "�" for each in words)
 
 
 def event(one: wire.Event, password: str) -> wire.Event:

@@ -1,0 +1,97 @@
+"""What the benchmark sees of both servers while the operator works."""
+
+import http.client
+import json
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any, Self
+
+import psycopg
+
+from localservers import ControlPlane, PostgresServer
+
+DEADLINE_SECONDS = 300.0
+
+
+class Readiness:
+    """Watches resources, and knows which are Ready."""
+
+    def __init__(self, plane: ControlPlane, path: str) -> None:
+        self._ready: set[str] = set()
+        self._news = threading.Condition()
+        request = urllib.request.Request(
+            f"{plane.url}{path}?watch=1", headers={"Authorization": f"Bearer {plane.token}"}
+        )
+        context = ssl.create_default_context(cafile=str(plane.ca_file))
+        self._stream = _open(request, context)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def wait(self, names: set[str]) -> None:
+        """Wait until all of these are Ready."""
+        with self._news:
+            if not self._news.wait_for(lambda: names <= self._ready, timeout=DEADLINE_SECONDS):
+                raise TimeoutError(f"not Ready: {', '.join(sorted(names - self._ready)[:5])}")
+
+    def _read(self) -> None:
+        for line in self._stream:
+            resource = json.loads(line)["object"]
+            if _is_ready(resource):
+                with self._news:
+                    self._ready.add(resource["metadata"]["name"])
+                    self._news.notify_all()
+
+
+def _open(request: urllib.request.Request, context: ssl.SSLContext) -> http.client.HTTPResponse:
+    """Open the watch; a CRD that was made this moment answers 429 until its storage is there."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            answer: http.client.HTTPResponse = urllib.request.urlopen(request, context=context)
+            return answer
+        except urllib.error.HTTPError as error:
+            if error.code != 429 or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _is_ready(resource: dict[str, Any]) -> bool:
+    conditions = resource.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+class Sampler:
+    """Counts the operator's sessions on the server, twenty times a second."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self.most = 0
+        """The most that were seen at once."""
+        self.left = 0
+        """Those that were left a second after the end."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
+            while not self._stop.wait(0.05):
+                self.most = max(self.most, _count(connection))
+            self._stop.clear()
+            self._stop.wait(1)
+            self.left = _count(connection)
+
+
+def _count(connection: psycopg.Connection[Any]) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'dbbootstrap/%'"
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
