@@ -1,3 +1,13 @@
-"""Fixtures live in plug-ins, one for each kind of server."""
+"""Fixtures live in plug-ins, one for each kind of server and of use."""
 
-pytest_plugins = ("fix_servers", "fix_postgres", "fix_apiserver", "fix_engine", "fix_operator", "fix_alembic")
+pytest_plugins = (
+    "fix_servers",
+    "fix_postgres",
+    "fix_apiserver",
+    "fix_status",
+    "fix_engine",
+    "fix_tools",
+    "fix_alembic",
+    "fix_operator",
+    "fix_system",
+)

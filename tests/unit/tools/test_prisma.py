@@ -179,31 +179,7 @@ def test_order_on_which_versions_of_prisma_disagree_is_refused(names: list[str],
 
 def test_order_of_local_compare() -> None:
     """What `node -e 'console.log([…].sort((a, b) => a.localeCompare(b)))'` prints (Node.js 20, ICU)."""
-    wanted = [
-        "_",
-        "-",
-        ",",
-        ".",
-        "@",
-        "#",
-        "+",
-        "~",
-        "1_a",
-        "10",
-        "2",
-        "a",
-        "A",
-        "á",
-        "a\xa0b",
-        "a_b",
-        "a-b",
-        "ab",
-        "aB",
-        "Ab",
-        "b",
-        "z",
-        "Z",
-    ]
+    wanted = [*"_-,.@#+~", "1_a", "10", "2", *"aAá", "a\xa0b", "a_b", "a-b", "ab", "aB", "Ab", *"bzZ"]
     assert sorted(sorted(wanted), key=locale_key) == wanted
 
 

@@ -1,0 +1,149 @@
+"""A tenant: one namespace, one server, the operator as a process, and kubectl's own words."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+
+from fix_operator import BOOTSTRAPS, Operator, ready, until
+from localservers import ControlPlane, Credentials, PostgresServer
+
+
+@dataclass
+class Tenant:
+    """What an application team has: a namespace with Secrets, ConfigMaps and resources."""
+
+    plane: ControlPlane
+    namespace: str
+    server: PostgresServer
+    admin: Credentials
+    operator: Operator
+    unique: Callable[[str], str]
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def secret(self, name: str, data: Mapping[str, str]) -> None:
+        """Make a Secret, or replace what is in it."""
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(data)}
+        self.apply(body)
+
+    def admin_secret(self, **changed: str) -> None:
+        """Make the admin Secret, right or wrong."""
+        keys = {
+            "host": self.server.host,
+            "port": str(self.server.port),
+            "username": self.admin.user,
+            "password": self.admin.password,
+        }
+        self.secret("admin", keys | changed)
+
+    def config_map(self, name: str, data: Mapping[str, str], *, watched: bool = False) -> None:
+        """Make a ConfigMap, or replace what is in it."""
+        labels = {"dbbootstrap.io/watch": "true"} if watched else {}
+        metadata = {"name": name, "labels": labels}
+        self.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)})
+
+    def apply(self, *bodies: Mapping[str, Any]) -> str:
+        """Apply objects as a person does."""
+        text = "\n---\n".join(json.dumps(body) for body in bodies)
+        return self.plane.kubectl("-n", self.namespace, "apply", "-f", "-", input=text)
+
+    def bootstrap(self, name: str = "shop", **spec: Any) -> dict[str, Any]:
+        """Apply a resource with role and database of its own, and what else is asked for."""
+        least = {
+            "server": {"adminSecretRef": {"name": "admin"}},
+            "role": {"name": self.unique(f"{name}_role")},
+            "database": {"name": self.unique(f"{name}_db")},
+        }
+        body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseBootstrap", "metadata": {"name": name}}
+        self.apply(body | {"spec": least | spec})
+        return body | {"spec": least | spec}
+
+    def get(self, name: str = "shop") -> dict[str, Any]:
+        """Return the resource as the API server has it."""
+        found: dict[str, Any] = self.plane.request("GET", f"{BOOTSTRAPS.format(self.namespace)}/{name}")
+        return found
+
+    def ready(self, name: str = "shop", seconds: float = 30) -> dict[str, Any]:
+        """Wait until the resource is Ready in its present generation, and return its status."""
+        self.reaches("True", "Succeeded", name, seconds)
+        status: dict[str, Any] = self.get(name)["status"]
+        return status
+
+    def reaches(self, status: str, reason: str, name: str = "shop", seconds: float = 30) -> str:
+        """Wait until Ready says this of the present generation, and return its message."""
+
+        def there() -> bool:
+            found = self.get(name)
+            return (
+                ready(found) == (status, reason)
+                and found["status"]["observedGeneration"] == found["metadata"]["generation"]
+            )
+
+        try:
+            until(seconds, there)
+        except pytest.fail.Exception:
+            pytest.fail(f"{name} is not {status}/{reason}: {json.dumps(self.get(name).get('status'), indent=1)}")
+        conditions = self.get(name)["status"]["conditions"]
+        return str(next(one["message"] for one in conditions if one["type"] == "Ready"))
+
+    def connection(self, name: str = "shop") -> dict[str, Any]:
+        """Return what the published Secret tells an application."""
+        fields = ("host", "port", "database", "username", "password")
+        words = {one: self.read_secret(f"{name}-db")[one] for one in fields}
+        return {
+            "host": words["host"],
+            "port": words["port"],
+            "dbname": words["database"],
+            "user": words["username"],
+            "password": words["password"],
+        }
+
+    def read_secret(self, name: str) -> dict[str, str]:
+        """Return what a Secret holds."""
+        import base64
+
+        found: dict[str, Any] = self.plane.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
+        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
+
+    def query(self, query: str, name: str = "shop") -> list[Any]:
+        """Run a query as the application would."""
+        with psycopg.connect(**self.connection(name)) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def request_visit(self, name: str = "shop", token: str = "now") -> None:  # noqa: S107 no secret
+        """Ask for a visit, and wait until it was made."""
+        annotation = {"metadata": {"annotations": {"dbbootstrap.io/reconcile-requested-at": token}}}
+        self.plane.request("PATCH", f"{BOOTSTRAPS.format(self.namespace)}/{name}", annotation)
+        until(30, lambda: self.get(name)["status"].get("lastHandledReconcileAt") == token)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the namespace's events."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        items: list[dict[str, Any]] = self.plane.request("GET", path)["items"]
+        return items
+
+
+@pytest.fixture
+def tenant(
+    control_plane: ControlPlane,
+    namespace: str,
+    postgres_server: PostgresServer,
+    admin: Credentials,
+    operator: Operator,
+    unique_name: Callable[[str], str],
+) -> Tenant:
+    """A tenant with an admin Secret, and an operator that serves its namespace under the shipped rights."""
+    found = Tenant(
+        plane=control_plane,
+        namespace=namespace,
+        server=postgres_server,
+        admin=admin,
+        operator=operator,
+        unique=unique_name,
+    )
+    found.admin_secret()
+    return found

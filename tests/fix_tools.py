@@ -1,0 +1,139 @@
+"""Migration tools on a real server, without the engine: a role, its database with our ledger, and a run."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, LiteralString
+from uuid import uuid4
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+
+from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
+from database_bootstrap.postgres import ledger, locks, session
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.stages import migrations
+from database_bootstrap.tools.prisma import Prisma
+from database_bootstrap.tools.sql_files import SqlFiles
+from database_bootstrap.tools.tool import Comparison, Options, Run, Tool
+from localservers import PostgresServer
+
+TOOLS: Mapping[str, Tool[Any]] = {"Prisma": Prisma(), "SQL": SqlFiles()}
+
+
+@dataclass
+class Workbench:
+    """One database of a role, in which tools are run as the stage runs them."""
+
+    server: PostgresServer
+    login: Login
+    applied: list[str] = field(default_factory=list)
+
+    def query(self, query: str, *parameters: Any) -> list[Any]:
+        """Run a query as the role."""
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def dsn(self) -> str:
+        return self.server.dsn(self.login.database, self.login.user, self.login.password)
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """Return a session of the role: the application, or another migrator."""
+        return await psycopg.AsyncConnection.connect(self.dsn(), autocommit=True)
+
+    async def look(self, tool: str, files: Mapping[str, str], **options: Any) -> Comparison:
+        """Compare the files with the history, over a session that cannot write."""
+        found = Options(**{"schema": "public", **options})
+        async with await session.connect(self.login, session.OBSERVER) as connection:
+            history = await TOOLS[tool].read(connection, found)
+        return TOOLS[tool].compare(TOOLS[tool].load(bundle(files)), history, found)
+
+    async def migrate(self, tool: str, files: Mapping[str, str], **options: Any) -> list[str]:
+        """Apply what is pending, and return it; errors are the tool's own."""
+        self.applied = []
+        found = Options(**{"schema": "public", **options})
+        async with self.session(found) as connection:
+            source = TOOLS[tool].load(bundle(files))
+            history = await TOOLS[tool].read(connection, found)
+            pending = TOOLS[tool].compare(source, history, found).pending
+            if pending:
+                await TOOLS[tool].apply(source, pending, self.run(connection, found))
+        return self.applied
+
+    @asynccontextmanager
+    async def session(self, options: Options) -> AsyncIterator[Connection]:
+        """Open the migrating session, with the database's lock."""
+        async with await session.connect(self.login, migrations.settings_of(options)) as connection:
+            await locks.acquire(connection)
+            yield connection
+
+    def run(self, connection: Connection, options: Options) -> Run:
+        async def record(where: Connection, row: ledger.MigrationRow) -> None:
+            await ledger.record_migration(where, row, "test")
+
+        async def applied(name: str) -> None:
+            self.applied.append(name)
+
+        return Run(
+            connection=connection,
+            login=self.login,
+            options=options,
+            actor="test",
+            record=record,
+            verify_lock=partial(locks.verify, connection),
+            applied=applied,
+            settle=partial(migrations.settle, connection),
+        )
+
+
+def bundle(files: Mapping[str, str]) -> Bundle:
+    return bundle_of(File(path=path, content=content.encode()) for path, content in files.items())
+
+
+@pytest.fixture
+def make_role(postgres_server: PostgresServer, unique_name: Callable[[str], str]) -> Callable[[str], Login]:
+    """Return a function that makes a role which can log in, and returns how."""
+
+    def make(name: str) -> Login:
+        login = Login(
+            endpoint=Endpoint(host=postgres_server.host, port=postgres_server.port),
+            user=unique_name(name),
+            password=uuid4().hex,
+            database=unique_name(f"{name}_db"),
+        )
+        with psycopg.connect(postgres_server.dsn(), autocommit=True) as connection:
+            create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login.user), login.password)
+            connection.execute(create)
+        return login
+
+    return make
+
+
+@pytest.fixture
+def make_workbench(
+    postgres_server: PostgresServer, make_role: Callable[[str], Login]
+) -> Callable[[str], Awaitable[Workbench]]:
+    """Return a function that makes a role's empty database, with our ledger in it."""
+
+    async def make(options: LiteralString = "") -> Workbench:
+        login = make_role("shop")
+        async with await psycopg.AsyncConnection.connect(postgres_server.dsn(), autocommit=True) as connection:
+            names = sql.Identifier(login.database), sql.Identifier(login.user)
+            await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} ").format(*names) + sql.SQL(options))
+        async with await Connection.connect(postgres_server.dsn(login.database), autocommit=True) as connection:
+            identity = ledger.Identity(incarnation=uuid4(), cluster="tests", namespace="n", name="n", uid="u")
+            await ledger.make(connection, identity, login.user)
+        return Workbench(server=postgres_server, login=login)
+
+    return make
+
+
+@pytest_asyncio.fixture
+async def workbench(make_workbench: Callable[[str], Awaitable[Workbench]]) -> Workbench:
+    """A role's empty database with our ledger in it."""
+    return await make_workbench("")
