@@ -6,7 +6,7 @@ pytest_plugins = (
     "fix_apiserver",
     "fix_status",
     "fix_engine",
-    "fix_tools",
+    "fix_tools", "fix_prisma",
     "fix_alembic",
     "fix_operator",
     "fix_system",

@@ -251,6 +251,16 @@ async def test_a_half_applied_revision_is_not_run_again(shop: Shop, tmp_path: Pa
     assert (await shop.look(lay(broken))).pending == ("r004", "r005")
 
 
+async def test_an_engine_without_transactions_is_told_apart(shop: Shop) -> None:
+    environment = projects.PER_MIGRATION.replace("poolclass=", 'isolation_level="AUTOCOMMIT", poolclass=')
+    assert environment.count("AUTOCOMMIT") == 1
+    broken = projects.project(projects.chain(projects.FIVE, r003=HALF.strip()), environment)
+    with pytest.raises(errors.MigrationHalfApplied, match=r"Revision r003 .* r001, r002 stayed applied"):
+        await shop.apply(broken)
+    assert (await shop.apply(projects.project(projects.chain(projects.FIVE), environment))).pending == ()
+    assert shop.ask("SELECT DISTINCT mode FROM dbbootstrap.migration") == ["autocommit"]
+
+
 async def test_an_autocommit_block_that_ends_well_is_no_failure(shop: Shop) -> None:
     enum = HALF.strip().replace("1 / 0", "'happy'::mood")
     assert (await shop.apply(projects.project(projects.chain(projects.FIVE, r003=enum)))).pending == ()

@@ -73,6 +73,8 @@ open({file!r}, "w").close()
 {wait}
 """
 IN_PYTHON = "time.sleep(600)"
+OUTSIDE = """with op.get_context().autocommit_block():
+    op.execute('SELECT pg_sleep(600)')"""
 IN_THE_SERVER = "op.execute('SELECT pg_sleep(600)')"
 
 
@@ -123,6 +125,27 @@ async def test_a_run_whose_zygote_is_killed_is_interrupted(own: Shop, tmp_path: 
     assert sessions(own) == []
     # The next run starts another one.
     assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+
+
+async def test_a_run_whose_supervisor_is_killed_is_cleared_away(own: Shop, tmp_path: Path) -> None:
+    run = asyncio.create_task(own.apply(hanging(tmp_path)))
+    await until((tmp_path / "hangs").exists, run)
+    (zygote,) = zygotes_of(os.getpid(), tmp_path)
+    (supervisor,) = zygotes_of(zygote, tmp_path)
+    os.kill(supervisor, signal.SIGKILL)
+    with pytest.raises(errors.MigrationInterrupted, match="was killed while revision r003 ran"):
+        await run
+    await until(lambda: not processes(mark_of(tmp_path)) and empty(tmp_path / "scratch"))
+    assert zygotes_of(os.getpid(), tmp_path) == [zygote]
+    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+
+
+async def test_a_run_that_is_ended_outside_of_transactions_is_half_applied(own: Shop, tmp_path: Path) -> None:
+    with pytest.raises(errors.MigrationHalfApplied, match=r"Revision r003 stopped .*: its process was ended"):
+        await own.apply(hanging(tmp_path, OUTSIDE), replace(OPTIONS, timeout=2))
+    assert "hanging" in own.tables()
+    with pytest.raises(errors.MigrationHalfApplied, match="is not run again by itself"):
+        await own.look(hanging(tmp_path, OUTSIDE))
 
 
 async def test_a_zygote_that_died_between_two_runs_is_replaced(own: Shop, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_server_that_is_away_is_waited_for(tenant: Tenant) -> None:
     tenant.ready(seconds=40)
 
 
-def test_server_that_reads_only_is_waited_for(tenant: Tenant) -> None:
+def test_server_that_reads_only_by_default_is_written_all_the_same(tenant: Tenant) -> None:
     tenant.server.psql("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()")
     try:
         tenant.bootstrap()
@@ -61,6 +61,20 @@ def test_server_that_reads_only_is_waited_for(tenant: Tenant) -> None:
         tenant.server.psql(
             "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()"
         )
+
+
+def test_standby_is_waited_for_until_it_is_promoted(tenant: Tenant) -> None:
+    signal_file = tenant.server.datadir / "standby.signal"
+    tenant.server.stop()
+    signal_file.touch()
+    try:
+        tenant.server.start_again()
+        tenant.bootstrap()
+        assert "25006" in tenant.reaches("False", "ServerReadOnly")
+        tenant.server.psql("SELECT pg_promote()")
+        tenant.ready(seconds=40)
+    finally:
+        signal_file.unlink(missing_ok=True)
 
 
 def test_server_without_connections_is_waited_for(tenant: Tenant) -> None:

@@ -72,6 +72,7 @@ class Run:
 
     def _without_environment(self, config: Config) -> None:
         """Do what the plainest env.py does, with a transaction per revision: a failure keeps what came before it."""
+        sys.path[:0] = config.get_prepend_sys_paths_list() or []
         script = ScriptDirectory(
             str(self._project),
             version_locations=[str(self._project / each) for each in self._job.project.version_locations],

@@ -36,7 +36,10 @@ def wake_up_on(*signals: signal.Signals) -> int:
 
 
 def supervise(owner: socket.socket, secret: socket.socket, scratch: Path) -> NoReturn:
-    """Run the job that the operator sends; the status is 0 when everything of it is gone."""
+    """Run the job that the operator sends, and leave with status 0 when everything of it is gone.
+
+    The operator's end of the socket is told by then: it waits for the end of the stream, which comes last.
+    """
     wakeup = wake_up_on(signal.SIGCHLD, signal.SIGTERM)
     confinement.adopt_orphans()
     try:
@@ -72,8 +75,6 @@ class _Run:
         late = not self._wait(events, output, job.limits.seconds)
         if self._status is None:
             self._end_child(events, output)
-        # What the child has left behind must be gone before the operator hears of the end.
-        descendants.kill_all(spare=())
         self._drain(events, output)
         if not self._unwanted:
             ended = wire.Ended(status=self._status or 0, late=late, output=self._text())
