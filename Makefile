@@ -19,6 +19,7 @@ help: ## Show this list
 		printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 setup: $(READY) ## Make .venv with all that is locked, and the command .venv/bin/database-bootstrap
+	@echo "Ready: .venv/bin/database-bootstrap"
 
 $(READY): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and there is none on the PATH." >&2; exit 1; }

@@ -16,11 +16,10 @@ import psycopg
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scripts import Script, resource
-from watching import Readiness, Sampler
-
 from fix_operator import BOOTSTRAPS, SERVICE_ACCOUNT, SYSTEM_NAMESPACE, Operator, writes
 from localservers import ControlPlane, Credentials, PostgresServer, discover
+from scripts import Script, resource
+from watching import Readiness, Sampler
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "bench"
@@ -34,9 +33,9 @@ class Bench:
         self.plane, self.server, self.folder = plane, server, folder
         self.admin: Credentials = server.admin_role("superuser")
         for what in (
-            ["-k", ROOT / "crds"],
-            ["-f", ROOT / "manifests" / "namespace.yaml"],
-            ["-k", ROOT / "manifests/rbac"],
+            ("-k", str(ROOT / "crds")),
+            ("-f", str(ROOT / "manifests" / "namespace.yaml")),
+            ("-k", str(ROOT / "manifests" / "rbac")),
         ):
             plane.kubectl("apply", "--server-side", *what)
         plane.kubectl("create", "namespace", NAMESPACE)

@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import psycopg
 
@@ -49,8 +49,7 @@ def _open(request: urllib.request.Request, context: ssl.SSLContext) -> http.clie
     deadline = time.monotonic() + 10
     while True:
         try:
-            answer: http.client.HTTPResponse = urllib.request.urlopen(request, context=context)
-            return answer
+            return cast(http.client.HTTPResponse, urllib.request.urlopen(request, context=context))
         except urllib.error.HTTPError as error:
             if error.code != 429 or time.monotonic() > deadline:
                 raise

@@ -174,7 +174,7 @@ class Story:
             return connection.cursor(row_factory=scalar_row).execute(sql.encode(), values).fetchall()
 
     def _count(self, what: str, *values: str) -> int:
-        (count,) = self._query(f"SELECT count(*) FROM {what}", *values)  # noqa: S608 our own words
+        (count,) = self._query(f"SELECT count(*) FROM {what}", *values)
         return int(count)
 
     def _migrations(self) -> list[str]:

@@ -164,5 +164,5 @@ async def shop(make_shop: ShopMaker) -> Shop:
 async def until(condition: Callable[[], bool], *tasks: asyncio.Task[Any]) -> None:
     """Wait for what happens elsewhere, at most half a minute, and no longer than these tasks run."""
     async with asyncio.timeout(30):
-        while not condition() and not any(task.done() for task in tasks):  # noqa: ASYNC110 - other processes
+        while not condition() and not any(task.done() for task in tasks):
             await asyncio.sleep(0.02)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -157,7 +157,7 @@ async def engine() -> AsyncIterator[Engine]:
 @pytest.fixture
 def make_bootstrap(
     engine: Engine, postgres_server: PostgresServer, admin: Credentials, unique_name: Callable[[str], str]
-) -> Iterator[Callable[[str], Bootstrap]]:
+) -> Callable[[str], Bootstrap]:
     """Return a function that makes one more resource on the same server."""
 
     def make(name: str) -> Bootstrap:
@@ -180,7 +180,7 @@ def make_bootstrap(
         owner = Owner(cluster="tests", namespace="shop", name=name, uid=uid)
         return Bootstrap(engine=engine, server=postgres_server, admin=admin, raw=raw, owner=owner, drawer=drawer)
 
-    yield make
+    return make
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The operator for tests: as a process under its shipped rights, or its controller with an engine of the test."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -288,6 +289,7 @@ async def kube(operator_access: Path) -> AsyncIterator[Kube]:
     client = access.connect(await access.configure(str(operator_access), None))
     yield client
     await client.close()
+    await soon(_all_have_said_goodbye)
 
 
 @pytest_asyncio.fixture
@@ -316,12 +318,19 @@ async def make_stage(
             return Stage(plane=control_plane, namespace=namespace, kube=kube, acting=acting, line=line)
 
         yield make
+    await soon(_all_have_said_goodbye)
 
 
 @pytest_asyncio.fixture
 async def stage(make_stage: Callable[..., Awaitable[Stage]]) -> Stage:
     """A controller that watches the test's namespace."""
     return await make_stage()
+
+
+def _all_have_said_goodbye() -> bool:
+    """Return whether all connections are closed: TLS takes its time, and a loop that ends earlier complains."""
+    open_ones = (it for it in gc.get_objects() if issubclass(type(it), asyncio.Transport))
+    return all(it.get_extra_info("socket").fileno() < 0 for it in open_ones if it.get_extra_info("socket"))
 
 
 def _leave_signals_to_pytest() -> None:

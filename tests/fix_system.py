@@ -114,7 +114,7 @@ class Tenant:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def request_visit(self, name: str = "shop", token: str = "now") -> None:  # noqa: S107 no secret
+    def request_visit(self, name: str = "shop", token: str = "now") -> None:
         """Ask for a visit, and wait until it was made."""
         annotation = {"metadata": {"annotations": {"dbbootstrap.io/reconcile-requested-at": token}}}
         self.plane.request("PATCH", f"{BOOTSTRAPS.format(self.namespace)}/{name}", annotation)

@@ -8,6 +8,7 @@ import pytest
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import locks, session
+from database_bootstrap.tools.alembic import Alembic
 from database_bootstrap.tools.sandbox import wire
 from database_bootstrap.tools.tool import Options
 from fix_alembic import OPTIONS, Project, Shop, ShopMaker, until
@@ -226,11 +227,64 @@ async def test_revisions_work_in_the_wanted_schema(shop: Shop) -> None:
     assert shop.tables() == set()
 
 
+IN_BETWEEN = """
+import psycopg, threading, time
+def overtake():
+    with psycopg.connect(autocommit=True) as other:
+        other.execute("UPDATE alembic_version SET version_num = 'r003'")
+threading.Thread(target=overtake).start()
+waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+while not op.get_bind().execute(waiting).scalar(): time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("environment", [projects.PER_MIGRATION, None], ids=["env.py", "bare"])
+async def test_somebody_between_two_revisions_is_noticed(shop: Shop, environment: str | None) -> None:
+    """Another session lines up for the version table while r002 runs, and is served before r003."""
+    files = projects.chain(projects.FIVE, r002=IN_BETWEEN.strip(), r005="pass")
+    files = projects.project(files, environment) if environment else files
+    with pytest.raises(errors.MigrationInterrupted, match="another Alembic has migrated this database"):
+        await shop.apply(files)
+    assert shop.applied == ["r001", "r002"]
+    assert (await shop.look(files)).pending == ("r004", "r005")
+
+
+@pytest.mark.parametrize("environment", [projects.PER_MIGRATION, None], ids=["env.py", "bare"])
+async def test_progress_is_told_without_waiting_for_the_next_revision(
+    shop: Shop, tmp_path: Path, environment: str | None
+) -> None:
+    """r002 goes on only after r001 was reported; the operator's session may wait for no lock of the child's."""
+    mark = tmp_path / "reported"
+    body = f"import os, time\nwhile not os.path.exists({str(mark)!r}): time.sleep(0.01)"
+    files = projects.chain(projects.FIVE[:2], r002=body)
+    files = projects.project(files, environment) if environment else files
+    run = asyncio.create_task(shop.apply(files, replace(OPTIONS, timeout=30)))
+    await until(lambda: shop.applied == ["r001"], run)
+    mark.touch()
+    assert (await run).pending == ()
+
+
 HALF = """
 with op.get_context().autocommit_block():
     op.execute("CREATE TYPE mood AS ENUM ('happy')")
 op.execute("SELECT 1 / 0")
 """
+
+
+@pytest.mark.parametrize("line", ["op.get_bind().commit()", "op.execute('commit')"])
+async def test_a_revision_that_commits_by_itself_is_half_applied(shop: Shop, line: str) -> None:
+    body = f"op.create_table('half', sa.Column('id', sa.Integer))\n{line}\nop.execute('SELECT 1 / 0')"
+    with pytest.raises(errors.MigrationHalfApplied, match=r"Revision r003 .* r001, r002 stayed applied"):
+        await shop.apply(projects.project(projects.chain(projects.FIVE, r003=body)))
+    assert "half" in shop.tables()
+
+
+async def test_a_statement_that_wants_no_transaction_gets_a_hint(shop: Shop) -> None:
+    body = "op.execute('CREATE INDEX CONCURRENTLY c ON customer (name)')"
+    with pytest.raises(
+        errors.MigrationFailed, match=r"25001\)\. Put it into `with op\.get_context\(\)\.autocommit_block"
+    ):
+        await shop.apply(projects.chain(projects.FIVE, r003=body))
 
 
 @pytest.mark.parametrize("environment", [True, False], ids=["env.py", "bare"])
@@ -296,8 +350,20 @@ async def test_an_orphan_that_still_migrates_is_never_overtaken(shop: Shop) -> N
 
 async def test_without_the_operators_lock_nothing_runs(shop: Shop) -> None:
     await locks.release(shop.connection)
-    with pytest.raises(errors.MigrationFailed, match="to another server"):
+    with pytest.raises(errors.LockHeld):
         await shop.apply(KINDS["sync"])
+    assert shop.tables() == set()
+
+
+async def test_a_server_on_which_the_operator_holds_no_lock_is_another_one(shop: Shop) -> None:
+    async def believe() -> None:
+        """Do not look."""
+
+    await locks.release(shop.connection)
+    tool = Alembic(shop.zygote)
+    run = replace(shop.run(OPTIONS), verify_lock=believe)
+    with pytest.raises(errors.MigrationFailed, match="to another server, and not to database"):
+        await tool.apply(tool.load(projects.bundle(KINDS["sync"])), projects.FIVE, run)
     assert shop.tables() == set()
 
 

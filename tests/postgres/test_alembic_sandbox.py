@@ -17,7 +17,7 @@ import uvloop
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import locks, session
-from database_bootstrap.tools.sandbox import Zygote
+from database_bootstrap.tools.sandbox import Zygote, wire
 from fix_alembic import OPTIONS, PASSWORD, Shop, until
 from postgres import alembic_projects as projects
 
@@ -155,6 +155,64 @@ async def test_a_zygote_that_died_between_two_runs_is_replaced(own: Shop, tmp_pa
     assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
 
 
+def job_without_server(folder: Path, environment: str) -> wire.Job:
+    """Return a job with this env.py; where a server should be, there is none."""
+    project = wire.Project(
+        root="", config=None, toml=None, script_location="", version_locations=("versions",), recursive=False,
+        environment="env.py",
+    )  # fmt: skip
+    target = wire.Target(
+        host=str(folder), port=1, user="u", database="d", application_name="a", sslmode="disable", require_auth="none",
+        ca=None, schema="public", lock_timeout=1, statement_timeout=0, owner_pid=1,
+    )  # fmt: skip
+    files = (("env.py", environment.encode()),)
+    limits = wire.Limits(seconds=30)
+    return wire.Job(
+        project=project, target=target, limits=limits, actor="", checksums={}, files=files, password=PASSWORD
+    )
+
+
+CONNECT = "import os, sqlalchemy\nsqlalchemy.create_engine(os.environ['DATABASE_URL']).connect()"
+
+
+async def test_a_zygote_that_dies_before_a_run_begins_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped when the order reaches it, and killed before it reads it."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    zygote = Zygote()
+    await zygote.start()
+    await until(lambda: bool(zygotes_of(os.getpid(), tmp_path)))
+    (first,) = zygotes_of(os.getpid(), tmp_path)
+    os.kill(first, signal.SIGSTOP)
+
+    async def run() -> list[wire.Event]:
+        return [event async for event in zygote.run(job_without_server(tmp_path, CONNECT))]
+
+    running = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    os.kill(first, signal.SIGKILL)
+    failed, ended = await running
+    await zygote.stop()
+    assert isinstance(failed, wire.Failed)
+    assert failed.broken
+    assert ended == wire.Ended(status=1, late=False, output="")
+
+
+async def test_only_the_end_of_the_output_is_kept_and_the_password_is_not_in_it(tmp_path: Path, zygote: Zygote) -> None:
+    text = "import os\nfor _ in range(10000): print('x' * 100, os.environ['DATABASE_URL'])\nprint('the end')"
+    events = [event async for event in zygote.run(job_without_server(tmp_path, text))]
+    ended = events[-1]
+    assert isinstance(ended, wire.Ended)
+    assert ended.output.startswith("xxxx")
+    assert ended.output.endswith("the end\n")
+    assert 50_000 < len(ended.output) <= 65536
+    assert "***" in ended.output
+    assert "p%25w" not in ended.output
+
+
 def zygotes_of(owner: int, tmp_path: Path) -> list[int]:
     """Return the owner's zygotes that keep their folders below this path."""
     scratch = f"TMPDIR={tmp_path / 'scratch'}".encode()
@@ -170,7 +228,7 @@ OWNER = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from database_bootstrap.tools.alembic import Alembic
-from database_bootstrap.tools.sandbox import Zygote
+from database_bootstrap.tools.sandbox import Zygote, wire
 from database_bootstrap.postgres.login import Endpoint, Login
 from database_bootstrap.postgres import locks, session
 from fix_alembic import OPTIONS, Shop

@@ -1,4 +1,4 @@
-"""Migrations through the whole engine: pending only, in order; failures say where; nothing is touched that is another's."""
+"""Migrations through the whole engine: pending only, in order; failures say where; what is another's is left alone."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Prisma: the rows are those of `prisma migrate deploy`, and either can follow the other; asked of the real Prisma too."""
+"""Prisma: the rows are those of `prisma migrate deploy`, and either can follow the other, as Prisma itself confirms."""
 
 import asyncio
 import hashlib
@@ -179,7 +179,7 @@ async def test_lock_is_given_back(workbench: Workbench) -> None:
 
 
 async def test_deploy_that_waits_for_its_lock_does_not_spoil_a_concurrent_index(workbench: Workbench) -> None:
-    """A session that waits in pg_advisory_lock() holds a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn."""
+    """Who waits in pg_advisory_lock() holds a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn."""
     slow = "SELECT pg_sleep(2);\nCREATE INDEX CONCURRENTLY i ON users (id);\nSELECT 1;"
     await workbench.migrate("Prisma", files(INIT))
     run = asyncio.create_task(workbench.migrate("Prisma", files(INIT, x=f"-- waits\n{slow}")))

@@ -5,7 +5,7 @@ import pytest
 
 from database_bootstrap.api.outcomes import Reason, StageName, Verdict
 from database_bootstrap.postgres.ownership import mark_in
-from fix_engine import Bootstrap, outcome
+from fix_engine import Bootstrap
 
 
 async def test_role_and_database_are_made_and_the_application_logs_in(bootstrap: Bootstrap) -> None:

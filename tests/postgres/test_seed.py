@@ -78,7 +78,8 @@ async def test_seed_that_fails_at_its_last_row_leaves_nothing(shop: Bootstrap) -
     shop.seed(
         USERS
         | {
-            "02_more.sql": "INSERT INTO countries VALUES ('AT');\nINSERT INTO users (id, email) VALUES (3, 'a@example.com');"
+            "02_more.sql": "INSERT INTO countries VALUES ('AT');\n"
+            "INSERT INTO users (id, email) VALUES (3, 'a@example.com');"
         }
     )
     report = await shop.apply()
@@ -131,7 +132,8 @@ async def test_policy_never_does_nothing(shop: Bootstrap) -> None:
 async def test_rows_behind_forced_row_level_security_count(shop: Bootstrap) -> None:
     await shop.ready()
     shop.query(
-        "INSERT INTO users (email) VALUES ('hidden@example.com'); ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE users FORCE ROW LEVEL SECURITY"
+        "INSERT INTO users (email) VALUES ('hidden@example.com');"
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE users FORCE ROW LEVEL SECURITY"
     )
     shop.seed(USERS)
     assert outcome(await shop.ready(), StageName.SEED).reason is Reason.SEED_NOT_NEEDED
@@ -184,7 +186,8 @@ async def test_killed_backend_leaves_nothing_and_the_next_visit_seeds(shop: Boot
     visit = asyncio.create_task(shop.apply())
     async with asyncio.timeout(20):
         while not shop.as_superuser(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query ~ '^SELECT pg_sleep' AND pid <> pg_backend_pid()"
         ):
             await asyncio.sleep(0.05)
     report = await visit

@@ -16,7 +16,8 @@ async def settled(bootstrap: Bootstrap, request: pytest.FixtureRequest) -> Boots
     bootstrap.raw["schemas"] = [{"name": "app"}]
     bootstrap.raw["database"]["parameters"] = [{"name": "timezone", "value": "UTC"}]
     table = "CREATE TABLE users (id serial PRIMARY KEY, email text);"
-    revision = f'"""users"""\nfrom alembic import op\nrevision = "a1"\ndown_revision = None\ndef upgrade():\n    op.execute("{table}")\n'
+    head = 'from alembic import op\nrevision = "a1"\ndown_revision = None\n'
+    revision = f'{head}def upgrade():\n    op.execute("{table}")\n'
     files = {
         "SQL": {"1_users.sql": table},
         "Prisma": {"20240101000000_users.sql": table},
@@ -56,7 +57,7 @@ async def test_unchanged_visit_needs_one_connection(settled: Bootstrap) -> None:
 
 def _position(watcher: psycopg.Connection[Any]) -> tuple[str, str]:
     """Return the next transaction id and the end of the write-ahead log."""
-    row = watcher.execute(
+    row: tuple[str, str] | None = watcher.execute(
         "SELECT pg_snapshot_xmax(pg_current_snapshot())::text, pg_current_wal_insert_lsn()::text"
     ).fetchone()
     assert row

@@ -1,6 +1,8 @@
 // The driver adapter makes Prisma 6 use its engine as WebAssembly; 7 has no such setting any more.
 import { PrismaPg } from "@prisma/adapter-pg";
 
+const schema = process.env.DATABASE_SCHEMA;
+
 export default {
   engine: "js",
   experimental: { adapter: true },
@@ -8,7 +10,12 @@ export default {
   migrations: { path: "migrations" },
   adapter: async () =>
     new PrismaPg(
-      { connectionString: process.env.DATABASE_URL, allowExitOnIdle: true },
-      { schema: process.env.DATABASE_SCHEMA },
+      {
+        connectionString: process.env.DATABASE_URL,
+        options: `-c search_path="${schema}"`,
+        // Nobody ends the pool: the command would wait ten seconds for its connections to be idle.
+        idleTimeoutMillis: 10,
+      },
+      { schema },
     ),
 };

@@ -1,13 +1,14 @@
 """The main job, end to end: kubectl, the operator as a process under its shipped rights, and PostgreSQL."""
 
 import json
+from typing import Any
 
 from fix_operator import until, writes
 from fix_system import Tenant
 
 USERS = "CREATE TABLE users (id serial PRIMARY KEY, email text UNIQUE NOT NULL);"
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY);"
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "extensions": [{"name": "pg_trgm"}],
     "migrations": {"tool": "Prisma", "source": {"configMapRefs": [{"name": "migrations"}]}},
     "seed": {"source": {"inline": [{"path": "seed.sql", "content": "INSERT INTO users (email) VALUES ('a'), ('b')"}]}},

@@ -28,7 +28,7 @@ def test_missing_key_is_named(tenant: Tenant) -> None:
 
 
 def test_wrong_admin_password_heals_when_it_is_corrected(tenant: Tenant) -> None:
-    tenant.admin_secret(password="wrong")  # noqa: S106
+    tenant.admin_secret(password="wrong")
     tenant.bootstrap()
     message = tenant.reaches("False", "AdminLoginRefused")
     assert "28P01" in message and "wrong" not in message
@@ -38,7 +38,7 @@ def test_wrong_admin_password_heals_when_it_is_corrected(tenant: Tenant) -> None
 
 
 def test_password_with_a_line_break_is_refused_with_a_sentence(tenant: Tenant) -> None:
-    tenant.admin_secret(password="right\n")  # noqa: S106
+    tenant.admin_secret(password="right\n")
     tenant.bootstrap()
     assert "line break" in tenant.reaches("False", "ReferenceRejected")
     assert kstatus(tenant.get()) == "Failed"
@@ -59,7 +59,8 @@ def test_server_that_reads_only_by_default_is_written_all_the_same(tenant: Tenan
         tenant.ready(seconds=30)
     finally:
         tenant.server.psql(
-            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()"
+            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only;"
+            "SELECT pg_reload_conf()"
         )
 
 

@@ -131,12 +131,12 @@ class Kube:
         return await self.send(Call(verb="create", kind=kind, namespace=namespace, query=query, body=body))
 
     async def pages(
-        self, kind: Kind, namespace: str | None, *, query: Mapping[str, str], accept: str = JSON
+        self, kind: Kind, namespace: str | None, *, query: Mapping[str, str], accept: str = JSON, size: int = PAGE
     ) -> AsyncIterator[Json]:
         """Yield the objects that there are, page by page; raise `ExpiredError` where that took too long."""
         token = ""
         while True:
-            paged = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}
+            paged = {**query, "limit": str(size), **({"continue": token} if token else {})}
             page = await self.send(
                 Call(verb="list", kind=kind, namespace=namespace, query=paged, accept=accept, timeout=60)
             )

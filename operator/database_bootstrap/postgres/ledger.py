@@ -149,6 +149,7 @@ async def record_audit(connection: Connection, actor: str, entries: list[tuple[s
         stages, actions = zip(*entries, strict=True)
         await connection.execute(
             "INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
-            " SELECT stage, action, %s FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS entry (stage, action)",
+            " SELECT stage, action, %s"
+            " FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS entry (stage, action)",
             (actor, list(stages), list(actions)),
         )

@@ -23,8 +23,8 @@ HELD = sql.SQL("""
 async def acquire(connection: Connection) -> None:
     """Take the lock for the session; raise `LockHeld` when another has kept it for half a minute.
 
-    A session that waits in pg_advisory_lock() holds a snapshot, on which a CREATE INDEX CONCURRENTLY of the lock's holder
-    waits in turn: a deadlock. So the lock is tried for again and again.
+    A session that waits in pg_advisory_lock() holds a snapshot, on which a CREATE INDEX CONCURRENTLY of the lock's
+    holder waits in turn: a deadlock. So the lock is tried for again and again.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     pause = 0.25
@@ -50,7 +50,7 @@ async def verify(connection: Connection) -> None:
 
 def lost() -> LockHeld:
     """Return the error for a session that does not hold the lock any more."""
-    return LockHeld("The advisory lock of this session is gone; is a transaction pooler in between? Name the server itself")
+    return LockHeld("The session's advisory lock is gone; is a transaction pooler in between? Name the server itself")
 
 
 async def release(connection: Connection) -> None:

@@ -19,7 +19,8 @@ _DATABASE = """
     FROM pg_catalog.pg_database d WHERE d.datname = %s
 """
 _PARAMETERS = """
-    SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)), pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1)
+    SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)),
+           pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1)
     FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS setting
     WHERE s.setrole = 0 AND s.setdatabase =
         (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())

@@ -115,7 +115,7 @@ class LimitConnections:
 
 
 _LISTS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
-"""Parameters that are lists of names (GUC_LIST_QUOTE in guc_tables.c): one string would be one name with commas in it."""
+"""Parameters that are lists of names (GUC_LIST_QUOTE in guc_tables.c): one string would be one name with commas."""
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|$)')
 
 

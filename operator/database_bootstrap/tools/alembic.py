@@ -34,6 +34,8 @@ _FROM_LEDGER = """
         WHERE later.tool = failed.tool AND later.name = failed.name AND later.seq > failed.seq)
 """
 _EXISTS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+_NEWEST = "SELECT coalesce(max(seq), 0) FROM dbbootstrap.migration"
+_SINCE = "SELECT name FROM dbbootstrap.migration WHERE tool = 'Alembic' AND state = 'applied' AND seq > %s"
 _END_SESSION = """
     SELECT pg_catalog.pg_terminate_backend(l.pid, 5000)
     FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
@@ -94,15 +96,17 @@ class Alembic:
     async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:
         if not pending:
             return
+        await run.verify_lock()
         table, _ = await _locate(run.connection, run.options)
-        follower = _Follower(source, pending, run, table)
+        follower = _Follower(pending, run, await _newest(run.connection))
         told = follower.told
         try:
             await self._follow(_job(source, run), follower)
         finally:
             if told.backend is not None and (told.ended is None or told.ended.status):
                 await _end_session(run.connection, told.backend)
-        present = await follower.report()
+        present = await _present(source.graph, told, table, run)
+        await follower.report(present)
         case = Circumstances(
             told=_in_place(told, source.layout),
             kept=follower.reported,
@@ -122,27 +126,28 @@ class Alembic:
 class _Follower:
     """Follows one run by what the child says, and believes only what the database shows."""
 
-    def __init__(self, source: Source, pending: tuple[str, ...], run: Run, table: Table) -> None:
+    def __init__(self, pending: tuple[str, ...], run: Run, newest: int) -> None:
         self.told = Told()
         self.reported: list[str] = []
         """What this run has applied, as another session sees it."""
-        self._source = source
         self._pending = frozenset(pending)
         self._run = run
-        self._table = table
+        self._newest = newest
 
     async def note(self, event: wire.Event) -> None:
         told = self.told
         match event:
             case wire.Entered(pid):
                 told.backend = pid
-            case wire.Opened(schema, table):
-                told.opened, self._table = event, (schema, table)
+            case wire.Opened():
+                told.opened = event
             case wire.Running(revision):
                 told.running = revision
                 await self._run.verify_lock()
             case wire.Committed():
-                await self.report()
+                # The ledger is asked, and not the version table, which the child has locked again by now.
+                cursor = await self._run.connection.execute(_SINCE, (self._newest,))
+                await self.report(frozenset(name for (name,) in await cursor.fetchall()))
             case _:
                 self._note_progress(event)
 
@@ -158,17 +163,13 @@ class _Follower:
             case wire.Ended():
                 told.ended = event
 
-    async def report(self) -> frozenset[str]:
-        """Tell of what has been committed since the last time; return all that is in the database."""
-        history = await _history(self._run.connection, self._table, ())
-        graph = self._source.graph
-        present = graph.closure(row.name for row in history.rows if row.name in graph.revisions)
+    async def report(self, present: frozenset[str]) -> None:
+        """Tell of those that are in the database and were not told of yet."""
         for name in self.told.applied:
             if name in present and name not in self.reported:
                 self.reported.append(name)
                 await self._run.applied(name)
         self.told.uncovered = [each for each in self.told.uncovered if each not in present]
-        return present
 
 
 async def _conclude(case: Circumstances, source: Source, known: Table, run: Run) -> None:
@@ -226,6 +227,19 @@ async def _history(connection: Connection, table: Table, halves: tuple[Applied, 
     cursor = await connection.execute(query)
     rows = tuple(Applied(name=name) for (name,) in await cursor.fetchall())
     return History(table_exists=True, rows=(*rows, *halves), tables=(".".join(table),))
+
+
+async def _present(graph: Graph, told: Told, known: Table, run: Run) -> frozenset[str]:
+    """Return what is applied, as this session sees it, which is not the child's."""
+    table = (told.opened.schema, told.opened.table) if told.opened else known
+    history = await _history(run.connection, table, ())
+    return graph.closure(row.name for row in history.rows if row.name in graph.revisions)
+
+
+async def _newest(connection: Connection) -> int:
+    cursor = await connection.execute(_NEWEST)
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 async def _end_session(connection: Connection, backend: int) -> None:

@@ -20,6 +20,10 @@ HALF_APPLIED_CURE = (
     "look at what it has done, then either undo that and change the revision's file so that it can run as a whole, or "
     "complete it by hand and `alembic stamp` it"
 )
+_HINTS = {
+    "25001": "Put it into `with op.get_context().autocommit_block():`. ",
+    "55P04": "Let env.py pass transaction_per_migration=True, so that each revision is committed before the next. ",
+}
 _DRIVERS = ("asyncpg", "psycopg2", "pg8000")
 
 
@@ -74,8 +78,8 @@ def _half_applied(case: Circumstances, revision: str) -> errors.BootstrapError:
     failed = case.told.failed
     why = _words(failed) if failed else "its process was ended"
     return errors.MigrationHalfApplied(
-        f"Revision {revision} stopped after a part of it was committed (autocommit_block, or an engine in autocommit "
-        f"mode): {why}. {_kept(case)} It is not run again by itself: {HALF_APPLIED_CURE}"
+        f"Revision {revision} stopped after a part of it was committed (by an autocommit_block, its own COMMIT, or an "
+        f"engine in autocommit mode): {why}. {_kept(case)} It is not run again by itself: {HALF_APPLIED_CURE}"
     )
 
 
@@ -93,7 +97,8 @@ def _failed(case: Circumstances, failed: wire.Failed) -> errors.BootstrapError:
         return _migration_failed(failed, _missing_module(failed))
     if failed.kind == "database" and _may_pass(failed, case.options):
         return errors.MigrationInterrupted(f"{_subject(failed)} was interrupted: {_words(failed)}. {_kept(case)}")
-    return _migration_failed(failed, f"{_subject(failed)} failed: {_words(failed)}. {_kept(case)}")
+    hint = _HINTS.get(failed.sql_state or "", "")
+    return _migration_failed(failed, f"{_subject(failed)} failed: {_words(failed)}. {hint}{_kept(case)}")
 
 
 def _may_pass(failed: wire.Failed, options: Options) -> bool:

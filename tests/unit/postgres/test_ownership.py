@@ -38,8 +38,8 @@ def test_second_mark_replaces_the_first(first: Mark, second: Mark) -> None:
         pytest.param("dbbootstrap.io/owner []", id="no object"),
         pytest.param('dbbootstrap.io/owner {"owner": {}, "database": "x", "origin": "Created"}', id="no owner"),
         pytest.param(
-            'dbbootstrap.io/owner {"owner": {"cluster": "c", "namespace": "n", "name": "n", "uid": "u"}, "database": "x",'
-            ' "origin": "Stolen"}',
+            'dbbootstrap.io/owner {"owner": {"cluster": "c", "namespace": "n", "name": "n", "uid": "u"},'
+            ' "database": "x", "origin": "Stolen"}',
             id="unknown origin",
         ),
     ],

@@ -1,12 +1,16 @@
 """What stands between Alembic and the database: the right one, one migrator at a time, each step told and recorded."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext, _ProxyTransaction
+from sqlalchemy import event
 
 from database_bootstrap.tools.sandbox import session, wire
+
+_COMMIT = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -29,6 +33,7 @@ class Guard:
         self._heads: set[str] = set()
         self._uncommitted: list[str] = []
         self._uncovered: list[str] = []
+        self._in_upgrade = False
         self.running: str | None = None
         """The revision that runs, or ran last."""
 
@@ -49,9 +54,7 @@ class Guard:
 
         @contextmanager
         def autocommit(context: MigrationContext) -> Iterator[None]:
-            committed = context._transaction is not None
             with autocommit_block(context):
-                guard._leave_transaction(committed)
                 yield
             guard._lock_again(context)
 
@@ -85,17 +88,21 @@ class Guard:
             for step in steps(heads, context):
                 self.running = step.revision.revision
                 self._emit(wire.Running(step.revision.revision))
+                self._in_upgrade = True
                 if session.is_autocommit(context):
                     self._uncover()
                 yield step
 
         context._migrations_fn = followed
+        event.listen(context.connection, "commit", self._commits)
+        event.listen(context.connection, "before_cursor_execute", self._executes)
         context.on_version_apply_callbacks = (*context.on_version_apply_callbacks, self._applied)
 
     def _applied(self, *, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
         """Record the revision whose version row was just written; alembic calls it in the same transaction."""
         revision = self.running
         assert revision is not None
+        self._in_upgrade = False
         self._heads = set(heads)
         schema, table = self._table
         row = {"schema": schema, "table": table, "name": revision, "checksum": self._job.checksums.get(revision)}
@@ -113,11 +120,14 @@ class Guard:
         if isinstance(transaction, _ProxyTransaction):
             self._committed()
 
-    def _leave_transaction(self, committed: bool) -> None:
-        """Mark the running revision: from here on a part of it stays, and so does all that came before it."""
-        if committed:
-            self._committed()
-        self._uncover()
+    def _commits(self, _: Any) -> None:
+        """See a revision commit by itself, in an autocommit_block() or by hand: what it did before then stays."""
+        if self._in_upgrade:
+            self._uncover()
+
+    def _executes(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if self._in_upgrade and _COMMIT.match(statement):
+            self._uncover()
 
     def _uncover(self) -> None:
         if self.running is not None and self.running not in self._uncovered:

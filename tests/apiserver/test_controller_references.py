@@ -1,0 +1,243 @@
+"""Secrets and ConfigMaps of a resource on a real API server: what is read, what is kept, and what is left alone."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from database_bootstrap import metrics
+from database_bootstrap.api.binding import Connection
+from database_bootstrap.errors import AccessDenied, BundleRejected, NotOwned, ReferenceNotFound, ServerUnreachable
+from database_bootstrap.kube import access
+from database_bootstrap.kube.client import SECRETS, Kube
+from database_bootstrap.kube.library import Library
+from database_bootstrap.kube.references import References
+from database_bootstrap.kube.resource import Key, Resource
+from localservers import ControlPlane
+
+CONNECTION = Connection(host="db", port=5432, database="shop", user="shop", password="hÄrd :/@ one", sslmode="require")
+OURS, OTHERS = "uid-1", "uid-2"
+
+
+@pytest.fixture
+def library(kube: Kube) -> Library:
+    return Library(kube)
+
+
+@pytest.fixture
+def references(kube: Kube, library: Library, namespace: str) -> References:
+    resource = Resource(
+        key=Key(namespace, "shop"), uid=OURS, version="1", generation=1, annotations={}, deleting=False, spec={}, status={}
+    )  # fmt: skip
+    return References(kube, library, resource, in_cluster=True)
+
+
+@pytest.fixture
+def put(control_plane: ControlPlane, namespace: str) -> Callable[..., None]:
+    """Return what a person does with kubectl: make an object, or change the one that is there."""
+
+    def put(kind: str, name: str, **fields: Any) -> None:
+        path = f"/api/v1/namespaces/{namespace}/{kind}"
+        there = {item["metadata"]["name"] for item in control_plane.request("GET", path)["items"]}
+        if name in there:
+            control_plane.request("PATCH", f"{path}/{name}", fields)
+        else:
+            control_plane.request("POST", path, {"metadata": {"name": name, **fields.pop("metadata", {})}, **fields})
+
+    return put
+
+
+def secret_in(plane: ControlPlane, namespace: str, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the decoded data of a Secret, and the Secret."""
+    raw = plane.request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+    return {key: base64.b64decode(value).decode() for key, value in (raw.get("data") or {}).items()}, raw
+
+
+def reads() -> float:
+    """Return how many reads of ConfigMaps there were."""
+    value = metrics.REGISTRY.get_sample_value(
+        "dbbootstrap_kube_requests_total", {"verb": "get", "resource": "configmaps", "code": "200"}
+    )
+    return value or 0.0
+
+
+async def test_secret_is_read_as_it_is(references: References, put: Callable[..., None]) -> None:
+    put("secrets", "admin", data={"password": base64.b64encode(b"\x00\xffx").decode()})
+    kept = await references.secret("admin")
+    assert kept is not None
+    assert kept.data == {"password": b"\x00\xffx"}
+    assert not kept.ours
+
+
+async def test_secret_that_is_not_there_is_none(references: References) -> None:
+    assert await references.secret("admin") is None
+
+
+async def test_empty_secret_is_empty(references: References, put: Callable[..., None]) -> None:
+    put("secrets", "admin")
+    kept = await references.secret("admin")
+    assert kept is not None
+    assert kept.data == {}
+
+
+async def test_password_is_kept_once_and_never_replaced(
+    references: References, control_plane: ControlPlane, namespace: str
+) -> None:
+    assert await references.keep_password("shop-role", "shop", "first")
+    assert not await references.keep_password("shop-role", "shop", "second")
+    data, raw = secret_in(control_plane, namespace, "shop-role")
+    assert data == {"username": "shop", "password": "first"}
+    assert raw["type"] == "kubernetes.io/basic-auth"
+    assert raw["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "database-bootstrap-operator"}
+    assert raw["metadata"]["annotations"] == {"dbbootstrap.io/uid": OURS}
+    assert "ownerReferences" not in raw["metadata"]
+    kept = await references.secret("shop-role")
+    assert kept is not None
+    assert kept.ours
+
+
+async def test_connection_is_published_and_renewed(
+    references: References, control_plane: ControlPlane, namespace: str
+) -> None:
+    await references.publish("shop-db", CONNECTION)
+    data, raw = secret_in(control_plane, namespace, "shop-db")
+    assert raw["type"] == "servicebinding.io/postgresql"
+    assert (data["password"], data["sslmode"]) == (CONNECTION.password, "require")
+    await references.publish("shop-db", Connection(host="db2", port=1, database="d", user="u", password="p"))
+    data, renewed = secret_in(control_plane, namespace, "shop-db")
+    assert (data["host"], data["password"]) == ("db2", "p")
+    assert "sslmode" not in data
+    assert renewed["metadata"]["uid"] == raw["metadata"]["uid"]
+    assert renewed["metadata"]["annotations"] == {"dbbootstrap.io/uid": OURS}
+
+
+@pytest.mark.parametrize("annotations", [{}, {"dbbootstrap.io/uid": OTHERS}], ids=["a person's", "another resource's"])
+async def test_secret_of_somebody_else_is_never_overwritten(
+    references: References, control_plane: ControlPlane, put: Callable[..., None], annotations: dict[str, str]
+) -> None:
+    put("secrets", "shop-db", metadata={"annotations": annotations}, data={"mine": "eA=="})
+    with pytest.raises(NotOwned, match=r'Secret "shop-db" exists'):
+        await references.publish("shop-db", CONNECTION)
+    kept = await references.secret("shop-db")
+    assert kept is not None
+    assert kept.data == {"mine": b"x"}
+
+
+async def test_label_that_a_person_put_on_our_secret_stays(
+    references: References, put: Callable[..., None], control_plane: ControlPlane, namespace: str
+) -> None:
+    await references.publish("shop-db", CONNECTION)
+    put("secrets", "shop-db", metadata={"labels": {"team": "a"}})
+    await references.publish("shop-db", CONNECTION)
+    _, raw = secret_in(control_plane, namespace, "shop-db")
+    assert raw["metadata"]["labels"]["team"] == "a"
+
+
+async def test_config_maps_are_merged(references: References, put: Callable[..., None]) -> None:
+    put("configmaps", "one", data={"V1__a.sql": "SELECT 1"})
+    put("configmaps", "two", binaryData={"V2__b.sql": base64.b64encode(b"SELECT 2").decode()})
+    bundle = await references.bundle(("one", "two"))
+    assert [(file.path, file.content) for file in bundle.files] == [
+        ("V1__a.sql", b"SELECT 1"),
+        ("V2__b.sql", b"SELECT 2"),
+    ]
+
+
+async def test_config_map_that_is_not_there_is_named(references: References, put: Callable[..., None]) -> None:
+    put("configmaps", "one", data={"V1__a.sql": "SELECT 1"})
+    with pytest.raises(ReferenceNotFound, match='"two" is not there'):
+        await references.bundle(("one", "two"))
+
+
+async def test_config_map_that_holds_nothing_is_refused(references: References, put: Callable[..., None]) -> None:
+    put("configmaps", "one")
+    with pytest.raises(BundleRejected):
+        await references.bundle(("one",))
+
+
+async def test_unchanged_config_map_is_not_read_in_full_again(references: References, put: Callable[..., None]) -> None:
+    put("configmaps", "one", data={"V1__a.sql": "SELECT 1"})
+    first = await references.bundle(("one",))
+    assert await references.bundle(("one",)) is first
+    put("configmaps", "one", data={"V2__b.sql": "SELECT 2"})
+    assert len((await references.bundle(("one",))).files) == 2
+
+
+async def test_watched_config_map_costs_no_call_until_it_changes(
+    references: References, library: Library, put: Callable[..., None], control_plane: ControlPlane, namespace: str
+) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps/one"
+    put("configmaps", "one", data={"V1__a.sql": "SELECT 1"})
+    library.note(namespace, "one", control_plane.request("GET", path)["metadata"]["resourceVersion"])
+    first = await references.bundle(("one",))
+    before = reads()
+    assert await references.bundle(("one",)) is first
+    assert reads() == before
+    put("configmaps", "one", data={"V2__b.sql": "SELECT 2"})
+    library.note(namespace, "one", control_plane.request("GET", path)["metadata"]["resourceVersion"])
+    assert len((await references.bundle(("one",))).files) == 2
+    library.note(namespace, "one", None)
+    before = reads()
+    await references.bundle(("one",))
+    assert reads() == before + 1
+
+
+async def test_bundles_that_do_not_fit_into_memory_are_read_again(
+    kube: Kube, namespace: str, put: Callable[..., None]
+) -> None:
+    small = Library(kube, limit=10)
+    put("configmaps", "one", data={"V1__a.sql": "SELECT 1"})
+    put("configmaps", "two", data={"V1__a.sql": "SELECT 2"})
+    first = await small.bundle(namespace, ("one",))
+    await small.bundle(namespace, ("two",))
+    again = await small.bundle(namespace, ("one",))
+    assert again is not first
+    assert again.digest == first.digest
+
+
+@pytest.mark.parametrize(
+    ("host", "resolved"),
+    [
+        ("db", "db.{}.svc"),
+        ("db.other", "db.other"),
+        ("::1", "::1"),
+        ("localhost", "localhost"),
+        ("10.0.0.1", "10.0.0.1"),
+    ],
+)
+def test_bare_host_is_looked_for_where_the_resource_is(
+    references: References, namespace: str, host: str, resolved: str
+) -> None:
+    assert references.qualify(host) == resolved.format(namespace)
+
+
+async def test_right_that_is_missing_is_named(control_plane: ControlPlane, namespace: str) -> None:
+    control_plane.kubectl("create", "serviceaccount", "nobody", "--namespace", namespace)
+    kubeconfig = control_plane.service_account_kubeconfig(namespace, "nobody")
+    nobody = access.connect(await access.configure(str(kubeconfig), None))
+    try:
+        with pytest.raises(AccessDenied, match=f'get secrets "admin" in namespace {namespace}'):
+            await nobody.get(SECRETS, namespace, "admin")
+    finally:
+        await nobody.close()
+
+
+async def test_api_server_that_does_not_answer_is_a_passing_trouble(
+    kube: Kube, control_plane: ControlPlane, namespace: str
+) -> None:
+    control_plane.stop_apiserver()
+    try:
+        with pytest.raises(
+            ServerUnreachable,
+            match=f'The Kubernetes API did not answer .* get secrets "admin" in namespace {namespace}',
+        ):
+            await kube.get(SECRETS, namespace, "admin")
+    finally:
+        control_plane.start_apiserver()
+
+
+async def test_refusal_of_a_secret_does_not_repeat_what_is_in_it(references: References) -> None:
+    with pytest.raises(Exception, match="Invalid") as caught:
+        await references.keep_password("Not A Name", "shop", "s3cret-canary")
+    assert "s3cret-canary" not in str(caught.value)
