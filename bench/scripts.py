@@ -88,7 +88,7 @@ class Script:
         return f"""
             BEGIN;
             CREATE SCHEMA dbbootstrap;
-            {ledger.DDL}
+            {ledger.DDL};
             GRANT USAGE ON SCHEMA dbbootstrap TO {self.name};
             GRANT SELECT ON ALL TABLES IN SCHEMA dbbootstrap TO {self.name};
             GRANT SELECT ON ALL SEQUENCES IN SCHEMA dbbootstrap TO {self.name};

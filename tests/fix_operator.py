@@ -4,11 +4,12 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,12 +44,22 @@ Play = Callable[[Subject, Surroundings, Progress], Awaitable[Report]]
 class Operator:
     """`database-bootstrap run` as a process; it stops at the end of the test, or with the test's own process."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        arguments: Sequence[str],
+        *,
+        health: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log_file = folder / "operator.log"
         self._kubeconfig = kubeconfig
         self._folder = folder
         self._arguments = arguments
-        self._port = 0
+        self._health = health
+        self._environment = environment or {}
+        self.port = 0
         self._server: Server | None = None
 
     def start(self, *, ready: bool = True) -> Self:
@@ -65,6 +76,11 @@ class Operator:
         """End it as a lost node does."""
         assert self._server is not None
         self._server.kill()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._server is not None
+        self._server.send(number)
 
     def wait(self, seconds: float = READY_SECONDS) -> int:
         """Wait until it ends by itself, and return its exit code."""
@@ -93,7 +109,7 @@ class Operator:
     def get(self, path: str) -> tuple[int, str]:
         """Return code and text of one of its pages; 0 where it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -106,12 +122,17 @@ class Operator:
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def _launch(self, ready: bool) -> None:
-        self._port = processes.free_port()
-        where = ("--health-address", f"127.0.0.1:{self._port}", "--kubeconfig", str(self._kubeconfig))
+        self.port = processes.free_port()
+        health = self._health or f"127.0.0.1:{self.port}"
+        where = ("--health-address", health, "--kubeconfig", str(self._kubeconfig))
         command = (sys.executable, "-m", "database_bootstrap", "run", *where, *self._arguments)
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "PYTHONUNBUFFERED": "1"}
+        home = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "PYTHONUNBUFFERED": "1"}
         order = Order(
-            command=command, log=self.log_file, folder=self._folder, environment=environment, grace=READY_SECONDS
+            command=command,
+            log=self.log_file,
+            folder=self._folder,
+            environment={**home, **self._environment},
+            grace=READY_SECONDS,
         )
         self._server = Server(order)
         if ready:
@@ -267,10 +288,10 @@ def make_operator(operator_access: Path, tmp_path: Path) -> Iterator[Callable[..
     with ExitStack() as stack:
         made: list[Operator] = []
 
-        def make(*arguments: str, kubeconfig: Path = operator_access) -> Operator:
+        def make(*arguments: str, kubeconfig: Path = operator_access, **options: Any) -> Operator:
             folder = tmp_path / f"operator-{len(made)}"
             folder.mkdir()
-            made.append(Operator(kubeconfig, folder, arguments))
+            made.append(Operator(kubeconfig, folder, arguments, **options))
             stack.callback(_end, made[-1])
             return made[-1]
 
@@ -335,10 +356,10 @@ def _all_have_said_goodbye() -> bool:
 
 def _leave_signals_to_pytest() -> None:
     loop = asyncio.get_running_loop()
-    for number in (2, 15):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.remove_signal_handler(number)
 
 
 def _end(operator: Operator) -> None:
-    if operator.is_running:
+    if operator.port:
         operator.stop()

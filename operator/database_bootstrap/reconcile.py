@@ -71,7 +71,9 @@ class Engine:
             subject=subject,
             surroundings=surroundings,
             credentials=credentials,
-            sessions=Sessions(credentials.administrator, credentials.role),
+            sessions=Sessions(
+                credentials.administrator, credentials.role, migrations.owner_settings(subject.spec.migrations)
+            ),
             tools=self._tools,
             sources=self._sources,
             progress=progress,

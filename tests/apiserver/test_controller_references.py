@@ -13,7 +13,7 @@ from database_bootstrap.kube import access
 from database_bootstrap.kube.client import SECRETS, Kube
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.references import References
-from database_bootstrap.kube.resource import Key, Resource
+from database_bootstrap.kube.resource import resource_of
 from localservers import ControlPlane
 
 CONNECTION = Connection(host="db", port=5432, database="shop", user="shop", password="hÄrd :/@ one", sslmode="require")
@@ -27,9 +27,8 @@ def library(kube: Kube) -> Library:
 
 @pytest.fixture
 def references(kube: Kube, library: Library, namespace: str) -> References:
-    resource = Resource(
-        key=Key(namespace, "shop"), uid=OURS, version="1", generation=1, annotations={}, deleting=False, spec={}, status={}
-    )  # fmt: skip
+    raw = {"metadata": {"namespace": namespace, "name": "shop", "uid": OURS, "resourceVersion": "1", "generation": 1}}
+    resource = resource_of(raw)
     return References(kube, library, resource, in_cluster=True)
 
 

@@ -253,15 +253,27 @@ async def test_somebody_between_two_revisions_is_noticed(shop: Shop, environment
 async def test_progress_is_told_without_waiting_for_the_next_revision(
     shop: Shop, tmp_path: Path, environment: str | None
 ) -> None:
-    """r002 goes on only after r001 was reported; the operator's session may wait for no lock of the child's."""
-    mark = tmp_path / "reported"
-    body = f"import os, time\nwhile not os.path.exists({str(mark)!r}): time.sleep(0.01)"
+    """r002 goes on only after r001 was reported, and that is not tried before r002 has locked the version table."""
+    reported, under_way = tmp_path / "reported", tmp_path / "under-way"
+    body = f"import os, time\nopen({str(under_way)!r}, 'w').close()\n"
+    body += f"while not os.path.exists({str(reported)!r}): time.sleep(0.01)"
     files = projects.chain(projects.FIVE[:2], r002=body)
     files = projects.project(files, environment) if environment else files
-    run = asyncio.create_task(shop.apply(files, replace(OPTIONS, timeout=30)))
-    await until(lambda: shop.applied == ["r001"], run)
-    mark.touch()
-    assert (await run).pending == ()
+    asked = 0
+
+    async def verify_lock() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await until(under_way.exists)
+
+    tool = Alembic(shop.zygote)
+    run = replace(shop.run(replace(OPTIONS, timeout=30)), verify_lock=verify_lock)
+    applying = asyncio.create_task(tool.apply(tool.load(projects.bundle(files)), ("r001", "r002"), run))
+    await until(lambda: shop.applied == ["r001"], applying)
+    reported.touch()
+    await applying
+    assert shop.applied == ["r001", "r002"]
 
 
 HALF = """

@@ -90,9 +90,9 @@ def mark_of(tmp_path: Path) -> str:
 @pytest.mark.parametrize("wait", [IN_PYTHON, IN_THE_SERVER], ids=["python", "server"])
 async def test_a_run_that_hangs_is_ended_with_all_that_it_has_started(own: Shop, tmp_path: Path, wait: str) -> None:
     with pytest.raises(
-        errors.MigrationTimedOut, match=r"after 2 seconds .* while revision r003 ran\. Of this run r001, r002"
+        errors.MigrationTimedOut, match=r"after 1 s .* while revision r003 ran\. Of this run r001, r002"
     ):
-        await own.apply(hanging(tmp_path, wait), replace(OPTIONS, timeout=2))
+        await own.apply(hanging(tmp_path, wait), replace(OPTIONS, timeout=1))
     assert (tmp_path / "hangs").exists()
     assert processes(mark_of(tmp_path)) == []
     assert sessions(own) == []
@@ -142,7 +142,7 @@ async def test_a_run_whose_supervisor_is_killed_is_cleared_away(own: Shop, tmp_p
 
 async def test_a_run_that_is_ended_outside_of_transactions_is_half_applied(own: Shop, tmp_path: Path) -> None:
     with pytest.raises(errors.MigrationHalfApplied, match=r"Revision r003 stopped .*: its process was ended"):
-        await own.apply(hanging(tmp_path, OUTSIDE), replace(OPTIONS, timeout=2))
+        await own.apply(hanging(tmp_path, OUTSIDE), replace(OPTIONS, timeout=1))
     assert "hanging" in own.tables()
     with pytest.raises(errors.MigrationHalfApplied, match="is not run again by itself"):
         await own.look(hanging(tmp_path, OUTSIDE))
@@ -199,6 +199,12 @@ async def test_a_zygote_that_dies_before_a_run_begins_is_replaced(
     assert isinstance(failed, wire.Failed)
     assert failed.broken
     assert ended == wire.Ended(status=1, late=False, output="")
+
+
+async def test_a_run_that_is_late_is_asked_to_end_before_it_is_killed(tmp_path: Path, zygote: Zygote) -> None:
+    job = job_without_server(tmp_path, "import time; time.sleep(600)")
+    job = replace(job, limits=replace(job.limits, seconds=1))
+    assert [event async for event in zygote.run(job)] == [wire.Ended(status=-signal.SIGTERM, late=True, output="")]
 
 
 async def test_only_the_end_of_the_output_is_kept_and_the_password_is_not_in_it(tmp_path: Path, zygote: Zygote) -> None:

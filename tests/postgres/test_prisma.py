@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from database_bootstrap.errors import LockHeld, MigrationHalfApplied, SchemaHasOtherOwner
-from database_bootstrap.tools.migrators import Migrator
+from database_bootstrap.tools.migrators import Migrator, held
+from database_bootstrap.tools.tool import Options
 from fix_prisma import PrismaCommand
 from fix_tools import Workbench
 
@@ -193,6 +194,17 @@ async def test_deploy_that_waits_for_its_lock_does_not_spoil_a_concurrent_index(
             await deploy.execute(FREE)
             assert await run == ["x"]
     assert workbench.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
+
+
+async def test_lock_is_the_one_that_a_deploy_takes(
+    workbench: Workbench, make_prisma: Callable[[Workbench], PrismaCommand]
+) -> None:
+    prisma = make_prisma(workbench)
+    prisma.project(files(INIT))
+    async with workbench.session(Options(schema="public")) as connection, held(connection, Migrator.PRISMA, "test"):
+        refused = await asyncio.to_thread(prisma.run, "migrate", "deploy")
+    assert refused.returncode != 0
+    assert "advisory lock" in refused.stdout
 
 
 async def test_prisma_next_is_refused(workbench: Workbench) -> None:

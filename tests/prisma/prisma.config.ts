@@ -1,6 +1,13 @@
 // The driver adapter makes Prisma 6 use its engine as WebAssembly; 7 has no such setting any more.
 import { PrismaPg } from "@prisma/adapter-pg";
 
+// The engine never clears the ten-second timer of its advisory lock: the command would stay until it rings.
+const { setTimeout } = globalThis;
+globalThis.setTimeout = ((callback, delay, ...rest) => {
+  const timer = setTimeout(callback, delay, ...rest);
+  return delay >= 10_000 ? timer.unref() : timer;
+}) as typeof setTimeout;
+
 const schema = process.env.DATABASE_SCHEMA;
 
 export default {

@@ -56,7 +56,7 @@ class ProcessList:
 
 @pytest.mark.parametrize("tool", ["Alembic", "Prisma"])
 def test_canary_is_seen_nowhere(tenant: Tenant, status_watch: StatusWatch, tool: str) -> None:
-    log_began = len(tenant.server.log.read_text())
+    log_began = len(tenant.server.log.read_bytes())
     tenant.secret("own", {"password": CANARY})
     role = {"name": tenant.unique("r"), "passwordSecretRef": {"name": "own"}}
     files = {"Alembic": {"a1_users.py": REVISION}, "Prisma": {"1_users.sql": "CREATE TABLE users (id int)"}}[tool]
@@ -83,7 +83,7 @@ def test_canary_is_seen_nowhere(tenant: Tenant, status_watch: StatusWatch, tool:
         ),
         "an event": json.dumps(tenant.events()),
         "ps": "\n".join(listed.seen),
-        "PostgreSQL's log": tenant.server.log.read_text()[log_began:],
+        "PostgreSQL's log": tenant.server.log.read_bytes()[log_began:].decode(errors="replace"),
     }
     assert "CREATE ROLE" in seen["PostgreSQL's log"]
     assert "MigrationFailed" in seen["a status"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from database_bootstrap.controller import handlers
@@ -58,25 +58,25 @@ class Acting:
         self._end_watching = asyncio.Event()
         self.watching = asyncio.Event()
         """Set once kopf is up."""
-        self._resyncing: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._pillars: list[asyncio.Task[None]] = []
 
-    async def start(self, take_signals: Callable[[], None]) -> asyncio.Task[None]:
-        """Start all, and return the task that ends when the watches do."""
+    async def start(self, take_signals: Callable[[], None]) -> Sequence[asyncio.Task[None]]:
+        """Start all, and return the tasks without which it cannot go on: none of them ends by itself."""
         self._queue.start(self._visits.visit)
-        self._resyncing = asyncio.create_task(self._resync.run(), name="resync")
         watch = await handlers.begin(self._handlers, self._namespaces, self._end_watching, self.watching)
         take_signals()
-        self._watch = asyncio.create_task(watch(), name="watch")
-        return self._watch
+        self._pillars += [
+            asyncio.create_task(watch(), name="watch"),
+            asyncio.create_task(self._resync.run(), name="list"),
+        ]
+        return self._pillars
 
     async def stop(self, grace: float) -> None:
         """Let visits end within the grace period, cancel the others, and end the watches."""
         await self._queue.stop(grace)
         self._end_watching.set()
-        if self._watch is not None:
-            await asyncio.wait({self._watch}, timeout=WATCH_END_SECONDS)
-        tasks = [task for task in (self._resyncing, self._watch) if task is not None]
-        for task in tasks:
+        for watch in self._pillars[:1]:
+            await asyncio.wait({watch}, timeout=WATCH_END_SECONDS)
+        for task in self._pillars:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._pillars, return_exceptions=True)

@@ -11,37 +11,41 @@ from database_bootstrap.kube.access import Right
 from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, EVENTS, LEASES, SECRETS, Kube
 from database_bootstrap.settings import Settings
 
-PATIENCE_SECONDS = 30
+UNREACHABLE_SECONDS = 30.0
 """For an API server that is just starting."""
+REFUSED_SECONDS = 5.0
+"""For definition and rights that are applied at the same moment as the operator, or that the API server just loads."""
+PAUSE_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
 
 async def check(kube: Kube, settings: Settings) -> str:
-    """Return the id of the cluster; raise `AccessDenied` for what is not as it must be."""
-    await _wait_for_api(kube)
-    await _check_rights(kube, settings)
-    return settings.cluster_id or await _cluster_uid(kube)
-
-
-async def _wait_for_api(kube: Kube) -> None:
+    """Return the id of the cluster; raise `AccessDenied` or `ServerUnreachable` for what stays as it must not be."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_SECONDS
+    began = loop.time()
+    said = ""
     while True:
         try:
-            served = await access.is_served(kube)
-        except ServerUnreachable as error:
-            if loop.time() > deadline:
+            return await _check(kube, settings)
+        except (AccessDenied, ServerUnreachable) as error:
+            patience = REFUSED_SECONDS if isinstance(error, AccessDenied) else UNREACHABLE_SECONDS
+            if loop.time() - began > patience:
                 raise
-            log.warning("API server not reached yet: %s", error)
-            await asyncio.sleep(1)
-            continue
-        if not served:
-            raise AccessDenied(
-                f"The API server does not know {names.KIND} ({names.API_VERSION}): apply the "
-                f"CustomResourceDefinition {names.CRD_NAME} first (`database-bootstrap crd | kubectl apply -f -`)."
-            )
-        return
+            if error.message != said:
+                log.warning("Not ready yet: %s", error)
+            said = error.message
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _check(kube: Kube, settings: Settings) -> str:
+    if not await access.is_served(kube):
+        raise AccessDenied(
+            f"The API server does not know {names.KIND} ({names.API_VERSION}): apply the CustomResourceDefinition "
+            f"{names.CRD_NAME} first (`database-bootstrap crd | kubectl apply --server-side -f -`)."
+        )
+    await _check_rights(kube, settings)
+    return settings.cluster_id or await _cluster_uid(kube)
 
 
 async def _check_rights(kube: Kube, settings: Settings) -> None:

@@ -57,7 +57,7 @@ class Resync:
         query = {"labelSelector": selector} if selector else {}
         for namespace in self.namespaces or (None,):
             async for page in self.kube.pages(kind, namespace, query=query, accept=METADATA_LIST):
-                found.update(_named(item["metadata"]) for item in page["items"])
+                found.update(_named(item["metadata"]) for item in page["items"] or ())
         return found
 
 

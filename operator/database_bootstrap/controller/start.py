@@ -97,27 +97,33 @@ async def _in_turn(means: Means, identity: str, stop: asyncio.Event, ready: asyn
 async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Event, ready: asyncio.Event) -> int:
     """Act until a signal, the end of the tenure or that of the watches, and return the exit code."""
     acting = Acting(means)
-    asked = asyncio.create_task(stop.wait(), name="stop")
-    lost = asyncio.create_task(tenure, name="tenure")
-    watching = asyncio.create_task(acting.watching.wait(), name="watching")
-    watch = await acting.start(partial(_take_signals, stop))
-    metrics.LEADER.set(1)
+    asked = asyncio.create_task(stop.wait(), name="signal")
+    lost = asyncio.create_task(tenure, name="tenure of the Lease")
+    watching = asyncio.create_task(acting.watching.wait())
     try:
-        await asyncio.wait({watching, watch, asked, lost}, return_when=asyncio.FIRST_COMPLETED)
+        pillars = await acting.start(partial(_take_signals, stop))
+        metrics.LEADER.set(1)
+        await asyncio.wait({watching, asked, lost, *pillars}, return_when=asyncio.FIRST_COMPLETED)
         ready.set()
         log.info("Operator started")
-        await asyncio.wait({watch, asked, lost}, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait({asked, lost, *pillars}, return_when=asyncio.FIRST_COMPLETED)
+        return _exit_code(asked, ended)
     finally:
         ready.clear()
         metrics.LEADER.set(0)
-        log.info("Operator stopping")
         # Once the Lease is lost somebody else may be acting.
         await acting.stop(0 if lost.done() else means.settings.grace_seconds)
         for task in (asked, lost, watching):
             task.cancel()
-    if asked.done() and not asked.cancelled():
+        log.info("Operator stopped")
+
+
+def _exit_code(asked: asyncio.Task[Any], ended: set[asyncio.Task[Any]]) -> int:
+    if asked in ended:
+        log.info("Operator stopping: a signal came")
         return ENDED_WELL
-    log.error("Operator stopped: %s", "the watches ended" if watch.done() else "the Lease was lost")
+    for task in ended:
+        log.error("Operator stopping: %s ended", task.get_name(), exc_info=task.exception())
     return LOST
 
 

@@ -58,7 +58,7 @@ CREATE TABLE dbbootstrap.audit_log (
     time timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX audit_log_time ON dbbootstrap.audit_log (time);
-CREATE INDEX audit_log_stage ON dbbootstrap.audit_log (stage, time);
+CREATE INDEX audit_log_stage ON dbbootstrap.audit_log (stage, time)
 """
 
 
@@ -90,19 +90,36 @@ class MigrationRow:
 
 async def make(connection: Connection, identity: Identity, role: str) -> None:
     """Make schema, tables, grants and the identity row in one transaction, as the administrator."""
-    async with connection.transaction():
-        await connection.execute("CREATE SCHEMA dbbootstrap")
-        await connection.execute(DDL)
-        await connection.execute(_grants(role))
-        await connection.execute(
-            "INSERT INTO dbbootstrap.identity"
-            " (incarnation, cluster, namespace, name, uid, system_identifier, database_oid)"
-            " SELECT %s, %s, %s, %s, %s,"
-            " CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-            " THEN (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) END,"
-            " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
-            (identity.incarnation, identity.cluster, identity.namespace, identity.name, identity.uid),
-        )
+    row = sql.SQL(
+        "INSERT INTO dbbootstrap.identity"
+        " (incarnation, cluster, namespace, name, uid, system_identifier, database_oid)"
+        " SELECT {}, {}, {}, {}, {}, {}, oid FROM pg_catalog.pg_database"
+        " WHERE datname = pg_catalog.current_database()"
+    ).format(
+        identity.incarnation,
+        identity.cluster,
+        identity.namespace,
+        identity.name,
+        identity.uid,
+        await system_identifier(connection),
+    )
+    # The statements of one message are one transaction.
+    everything = sql.SQL(";").join([sql.SQL("CREATE SCHEMA dbbootstrap"), sql.SQL(DDL), _grants(role), row])
+    await connection.execute(everything.as_bytes(connection))
+
+
+async def system_identifier(connection: Connection) -> str | None:
+    """Return the number that initdb gave the server, or None where the session may not ask for it.
+
+    Asked in two steps: PostgreSQL checks the right to call a function even where the call is never reached.
+    """
+    query = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+    allowed = await (await connection.execute(query)).fetchone()
+    if not allowed or not allowed[0]:
+        return None
+    asked = await connection.execute("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
+    answer = await asked.fetchone()
+    return str(answer[0]) if answer else None
 
 
 def _grants(role: str) -> sql.Composed:

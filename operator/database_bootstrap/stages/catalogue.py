@@ -18,18 +18,18 @@ _DATABASE = """
            pg_catalog.shobj_description(d.oid, 'pg_database')
     FROM pg_catalog.pg_database d WHERE d.datname = %s
 """
+_INSIDE = """
+    SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
+           pg_catalog.to_regclass('dbbootstrap.identity') IS NOT NULL,
+           (SELECT pg_catalog.json_object_agg(nspname, pg_catalog.pg_get_userbyid(nspowner))
+            FROM pg_catalog.pg_namespace)
+"""
 _PARAMETERS = """
     SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)),
            pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1)
     FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS setting
     WHERE s.setrole = 0 AND s.setdatabase =
         (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-"""
-_SCHEMAS = "SELECT nspname, pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace"
-_SERVER = """
-    SELECT pg_catalog.current_setting('server_version'),
-           pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
-           pg_catalog.to_regclass('dbbootstrap.identity') IS NOT NULL
 """
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
@@ -102,26 +102,26 @@ async def find_database(connection: Connection, name: str) -> Database | None:
     )
 
 
-async def role_comment(connection: Connection, role: str) -> str | None:
-    """Return the comment on a role, or None where there is none."""
-    query = "SELECT pg_catalog.shobj_description(oid, 'pg_authid') FROM pg_catalog.pg_roles WHERE rolname = %s"
-    found = await rows(connection, query, (role,), doing="read the role's comment")
-    return found[0][0] if found else None
-
-
 async def look_inside(connection: Connection) -> Inside:
     """Return what the session's database holds."""
     doing = "look into the database"
-    ((version, control, has_ledger),) = await rows(connection, _SERVER, doing=doing)
-    system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if control else None
+    ((may_ask, has_ledger, schemas),) = await rows(connection, _INSIDE, doing=doing)
+    # Asked by itself: PostgreSQL checks the right to call a function even where the call is never reached.
+    system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if may_ask else None
     ledger = await rows(connection, _LEDGER, doing="read the ledger") if has_ledger else []
     return Inside(
-        server=ServerStatus(version=version.split(" ")[0], system_identifier=system),
+        server=ServerStatus(version=_version(connection), system_identifier=system),
         parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
-        schemas=dict(await rows(connection, _SCHEMAS, doing=doing)),
+        schemas=schemas,
         incarnation=ledger[0][0] if ledger else None,
         ledger_seq=ledger[0][1] if ledger else None,
     )
+
+
+def _version(connection: Connection) -> str:
+    """Return the server's version as it told it at the start of the session, without its packager's words."""
+    told = connection.pgconn.parameter_status(b"server_version") or b""
+    return told.decode().split(" ")[0]
 
 
 async def user_tables(connection: Connection) -> list[tuple[str, str]]:

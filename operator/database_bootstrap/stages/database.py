@@ -7,7 +7,6 @@ from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import DatabaseSpec, LocaleSpec, Spec
-from database_bootstrap.postgres.ownership import Mark, mark_in
 from database_bootstrap.stages import catalogue
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.catalogue import Database, Inside
@@ -21,8 +20,6 @@ class Found:
     """The database, from outside and from within."""
 
     database: Database | None
-    intent: Mark | None
-    """The mark on the role, which names the database that was about to be made."""
     inside: Inside | None = None
     """None where the database is not there, or cannot be entered."""
 
@@ -30,25 +27,24 @@ class Found:
 async def observe(visit: Visit) -> Found:
     """Look for the database, and into it."""
     view = await visit.view()
-    name, role = visit.spec.database.name, visit.spec.role.name
+    name = visit.spec.database.name
     database = await catalogue.find_database(view, name)
     visit.database_exists = database is not None
-    intent = mark_in(await catalogue.role_comment(view, role))
-    if database is None or not (is_ours(visit, database.mark) or _was_intended(visit, database, intent)):
-        return Found(database=database, intent=intent)
+    if database is None or not (is_ours(visit, database.mark) or _was_intended(visit, database)):
+        return Found(database=database)
     if visit.planning and await visit.sessions.try_role() is None:
-        return Found(database=database, intent=intent)
+        return Found(database=database)
     inside = await catalogue.look_inside(visit.sessions.as_role or await visit.sessions.owner())
     visit.ledger_exists = inside.incarnation is not None
     visit.facts.server = inside.server.model_copy(update=await _address(visit))
     visit.facts.database = status.DatabaseStatus(
         name=name,
         oid=database.oid,
-        origin=status.Origin(mark.origin) if (mark := database.mark or intent) else None,
+        origin=status.Origin(mark.origin) if (mark := database.mark or visit.role_mark) else None,
         incarnation=inside.incarnation,
         ledger_seq=inside.ledger_seq,
     )
-    return Found(database=database, intent=intent, inside=inside)
+    return Found(database=database, inside=inside)
 
 
 async def _address(visit: Visit) -> dict[str, object]:
@@ -63,14 +59,14 @@ async def note_ledger(visit: Visit) -> None:
         visit.facts.database = known.model_copy(update={"ledger_seq": await catalogue.ledger_seq(view)})
 
 
-def _was_intended(visit: Visit, database: Database, intent: Mark | None) -> bool:
-    """Whether this resource made the database and was stopped before it could mark it."""
+def _was_intended(visit: Visit, database: Database) -> bool:
+    """Whether this resource made the database, as the role's mark says, and was stopped before it could mark it."""
     return (
         database.mark is None
         and database.owner == visit.spec.role.name
-        and is_ours(visit, intent)
-        and intent is not None
-        and intent.database == database.name
+        and is_ours(visit, visit.role_mark)
+        and visit.role_mark is not None
+        and visit.role_mark.database == database.name
     )
 
 
@@ -79,14 +75,14 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
     name = visit.spec.database.name
     if found.database is None:
         return (actions.CreateDatabase(name=name), actions.MarkDatabase(name=name), *_compare_contents(visit, Inside()))
-    _check_ownership(visit, found.database, found.intent)
+    _check_ownership(visit, found.database)
     _check_creation_settings(visit.spec.database, found.database)
     return tuple(_compare_present(visit, found.database, found.inside or Inside()))
 
 
-def _check_ownership(visit: Visit, database: Database, intent: Mark | None) -> None:
+def _check_ownership(visit: Visit, database: Database) -> None:
     role, quoted = visit.spec.role.name, f'Database "{database.name}"'
-    if database.mark is None and not _was_intended(visit, database, intent):
+    if database.mark is None and not _was_intended(visit, database):
         raise errors.NotOwned(
             f"{quoted} exists and was not made by this operator; it is left alone. Choose another database.name"
         )

@@ -136,7 +136,7 @@ class ApplyMigrations:
         assert visit.spec.migrations is not None
         tool, options = visit.tools[visit.spec.migrations.tool.value], options_of(visit.spec.migrations)
         await visit.tell_progress()
-        connection = await visit.sessions.owner(settings_of(options))
+        connection = await visit.sessions.owner()
         await locks.acquire(connection)
         history = await _read(tool, connection, options)
         pending = tool.compare(self.source, history, options).pending
@@ -209,9 +209,12 @@ def _note_failure(visit: Visit, failure: errors.MigrationFailed) -> None:
     )
 
 
-def settings_of(options: Options) -> Settings:
-    """Return the session's settings: the role's ordinary ones, with the resource's limits and the tool's schema."""
+def owner_settings(spec: v1alpha1.MigrationsSpec | None) -> Settings:
+    """Return the settings of the owner's session: the role's ordinary ones, with the limits and the tool's schema."""
     settings = dict(session.OWNER)
+    if spec is None:
+        return settings
+    options = options_of(spec)
     settings["lock_timeout"] = f"{options.lock_timeout}s"
     settings["statement_timeout"] = f"{options.statement_timeout}s"
     if options.schema != "public":

@@ -58,8 +58,10 @@ async def observe(visit: Visit) -> Found:
         if found
         else None
     )
-    if role and is_ours(visit, mark_in(role.comment)):
-        await visit.sessions.try_role()
+    visit.role_mark = mark_in(role.comment) if role else None
+    if role and is_ours(visit, visit.role_mark):
+        if not visit.role_is_new:
+            await visit.sessions.try_role()
         visit.facts.role = status.RoleStatus(name=visit.spec.role.name, origin=_origin(role))
     return Found(
         role=role,
@@ -190,12 +192,15 @@ class CreateRole:
             sql.SQL("COMMENT ON ROLE {} IS {}").format(name, sql.Literal(with_mark(None, mark))),
             doing=f'create role "{self.name}"',
         )
+        visit.role_is_new = True
         # Where the connection Secret outlived the server, the role was tried before it was there.
         visit.sessions.forget_refusal()
 
 
 async def require_rights(visit: Visit) -> None:
     """Raise `AccessDenied` with the cure where the administrator may not create roles and databases."""
+    if visit.rights_known:
+        return
     connection = await visit.sessions.administrator()
     query = (
         "SELECT rolsuper OR (rolcreaterole AND rolcreatedb), rolname FROM pg_catalog.pg_roles"
@@ -207,6 +212,7 @@ async def require_rights(visit: Visit) -> None:
             f'The administrator "{name}" may not create roles and databases; let a superuser run: '
             f'ALTER ROLE "{name}" CREATEROLE CREATEDB'
         )
+    visit.rights_known = True
 
 
 async def _verifier(visit: Visit) -> str:

@@ -64,8 +64,9 @@ async def observe(visit: Visit) -> Found | None:
     if not _is_settled(seed, marker):
         seeding.check(bundle, visit.spec)
     occupied = None
-    tables = await seeding.history_tables(visit)
+    tables: tuple[str, ...] = ()
     if view and not _is_settled(seed, marker) and seed.policy is SeedPolicy.IF_EMPTY:
+        tables = await seeding.history_tables(visit)
         occupied = await seeding.find_row(view, seeding.ignored(seed, tables))
     visit.facts.seed = _fact(bundle, marker)
     return Found(bundle=bundle, marker=marker, occupied=occupied, history_tables=tables)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 import psycopg
@@ -19,6 +19,7 @@ from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools import scripts
 
 _BLOCK = 64 * 1024
+_TABLES_AT_ONCE = 100
 _PROVIDER_SCHEMAS = (
     "cron",
     "pgagent",
@@ -103,16 +104,30 @@ async def history_tables(visit: Visit) -> tuple[str, ...]:
 
 async def find_row(connection: Connection, ignore: frozenset[str]) -> str | None:
     """Return a user table that has a row, or None where all are empty; one that cannot be read counts as not empty."""
-    for table in await _asked(connection, ignore):
-        query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(*table))
-        try:
-            async with connection.transaction():
-                row = await (await connection.execute(query)).fetchone()
-        except psycopg.errors.InsufficientPrivilege:
-            return ".".join(table)
-        if row is None or row[0]:
-            return ".".join(table)
+    tables = await _asked(connection, ignore)
+    for start in range(0, len(tables), _TABLES_AT_ONCE):
+        if found := await _first_with_a_row(connection, tables[start : start + _TABLES_AT_ONCE]):
+            return found
     return None
+
+
+async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, str]]) -> str | None:
+    """Ask about several tables in one statement; where one cannot be read, ask about each by itself."""
+    cases = sql.SQL(" ").join(
+        sql.SQL("WHEN EXISTS (SELECT FROM {}) THEN {}").format(sql.Identifier(*table), sql.Literal(".".join(table)))
+        for table in tables
+    )
+    try:
+        async with connection.transaction():
+            row = await (await connection.execute(sql.SQL("SELECT CASE {} END").format(cases))).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        if len(tables) == 1:
+            return ".".join(tables[0])
+        for table in tables:
+            if found := await _first_with_a_row(connection, [table]):
+                return found
+        return None
+    return str(row[0]) if row and row[0] else None
 
 
 async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[str, str]]:
@@ -136,7 +151,6 @@ async def run(connection: Connection, bundle: Bundle, ignore: frozenset[str] | N
             raise error_of(error, "write the seed's marker") from None
     except psycopg.Error as error:
         raise error_of(error, "seed the database") from None
-    await settle(connection)
 
 
 async def _require_empty(connection: Connection, ignore: frozenset[str]) -> None:
@@ -181,7 +195,7 @@ async def _run_sql(connection: Connection, file: File) -> int:
         if not cursor.nextset():
             break
     # A script made by pg_dump leaves search_path empty for the files after it.
-    await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
+    await settle(connection)
     return total
 
 
@@ -199,15 +213,17 @@ async def _load_csv(connection: Connection, file: File, table: tuple[str, str]) 
 async def _raise_sequences(connection: Connection) -> None:
     """Raise each column's sequence to the greatest value there, so that the application's first INSERT succeeds."""
     cursor = await connection.execute(_OWNED_SEQUENCES)
-    for oid, sequence_schema, sequence, schema, table, column in await cursor.fetchall():
-        await connection.execute(
-            sql.SQL(_RAISE_SEQUENCE).format(
-                sequence=sql.Literal(oid),
-                column=sql.Identifier(column),
-                table=sql.Identifier(schema, table),
-                sequence_name=sql.Identifier(sequence_schema, sequence),
-            )
+    statements = [
+        sql.SQL(_RAISE_SEQUENCE).format(
+            sequence=sql.Literal(oid),
+            column=sql.Identifier(column),
+            table=sql.Identifier(schema, table),
+            sequence_name=sql.Identifier(sequence_schema, sequence),
         )
+        for oid, sequence_schema, sequence, schema, table, column in await cursor.fetchall()
+    ]
+    if statements:
+        await connection.execute(sql.SQL(";").join(statements))
 
 
 async def mark(connection: Connection, bundle: Bundle, state: str, count: int, detail: str | None) -> None:

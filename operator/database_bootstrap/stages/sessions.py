@@ -23,10 +23,14 @@ class Sessions:
     """
 
     def __init__(
-        self, administrator: Callable[[], Awaitable[Login]], role: Callable[[], Awaitable[Login | None]]
+        self,
+        administrator: Callable[[], Awaitable[Login]],
+        role: Callable[[], Awaitable[Login | None]],
+        owner_settings: Settings,
     ) -> None:
         self._administrator_login = administrator
         self._role_login = role
+        self._owner_settings = owner_settings
         self._open: dict[str, Connection] = {}
         self.refusal: str | None = None
         """The SQLSTATE with which the server refused the role; None while it has not."""
@@ -62,11 +66,9 @@ class Sessions:
         """Return a reading session as the role that is not the owner's: what it sees is committed."""
         return self._open.get("observer") or self._must(await self._try("observer", session.OBSERVER))
 
-    async def owner(self, settings: Settings | None = None) -> Connection:
-        """Return the role's session for changes; with settings it is opened anew."""
-        if settings is not None:
-            await self._close("owner")
-        return self._open.get("owner") or self._must(await self._try("owner", settings or session.OWNER))
+    async def owner(self) -> Connection:
+        """Return the role's session for changes."""
+        return self._open.get("owner") or self._must(await self._try("owner", self._owner_settings))
 
     def forget_refusal(self) -> None:
         """Let the role try again: its password or its database has just been made."""
@@ -121,10 +123,12 @@ async def rows(connection: Connection, query: Query, arguments: tuple[Any, ...] 
 
 
 async def execute(connection: Connection, *statements: Query, doing: str) -> None:
-    """Run statements in one transaction; raise our error for the server's."""
+    """Run statements in one transaction; raise our error for the server's.
+
+    The statements of one message are one transaction, as long as none of them begins or ends one.
+    """
+    texts = [one.as_string(connection) if isinstance(one, sql.Composable) else one for one in statements]
     try:
-        async with connection.transaction():
-            for statement in statements:
-                await connection.execute(statement)
+        await connection.execute(";\n".join(texts).encode())
     except psycopg.Error as error:
         raise error_of(error, doing) from None

@@ -12,6 +12,7 @@ from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ownership import Mark
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.sessions import Sessions
@@ -55,6 +56,12 @@ class Visit:
     facts: Facts = field(default_factory=Facts)
     outcomes: list[Outcome] = field(default_factory=list)
     """Of the stages that are through."""
+    role_mark: Mark | None = None
+    """What the role's comment says, once it was read."""
+    role_is_new: bool = False
+    """The role was made by this visit: its password is known to be right, and there is no database to log in to yet."""
+    rights_known: bool = False
+    """The administrator was found to have what making roles and databases takes."""
     database_exists: bool = False
     ledger_exists: bool = False
     _changes: list[str] = field(default_factory=list)

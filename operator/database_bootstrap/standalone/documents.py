@@ -104,6 +104,11 @@ def parse(content: bytes, name: str, folder: Path) -> Iterator[Document]:
             yield from _documents(loader.construct_document(node), folder, origin)
     except yaml.YAMLError as error:
         raise InputError(_words(error, name, number)) from None
+    except (AttributeError, KeyError, ValueError):
+        # What PyYAML lets out for `!!bool maybe`, `!!timestamp x`, or a number of a thousand digits.
+        raise InputError(
+            f"{name}, document {number}: a value that is not what its tag says, or too long a number"
+        ) from None
     except RecursionError:
         raise InputError(f"{name}, document {number}: nested too deeply") from None
 

@@ -130,8 +130,7 @@ def _killed(case: Circumstances) -> errors.BootstrapError:
     at = f" while revision {told.running} ran" if told.running else ""
     if ended is not None and ended.late:
         return errors.MigrationTimedOut(
-            f"The migrations were stopped after {case.options.timeout} seconds (migrations.timeoutSeconds){at}. "
-            f"{_kept(case)}"
+            f"The migrations were stopped after {case.options.timeout} s (migrations.timeoutSeconds){at}. {_kept(case)}"
         )
     status = ended.status if ended is not None else -signal.SIGKILL
     if status in (-signal.SIGKILL, -signal.SIGTERM):
