@@ -73,6 +73,7 @@ class Bootstrap:
     owner: Owner
     drawer: Drawer
     status: Status = field(default_factory=Status)
+    annotations: dict[str, str] = field(default_factory=dict)
     progress: list[tuple[Outcome, ...]] = field(default_factory=list)
 
     @property
@@ -85,7 +86,7 @@ class Bootstrap:
 
     @property
     def subject(self) -> Subject:
-        return Subject(owner=self.owner, spec=parse_spec(self.raw), status=self.status)
+        return Subject(owner=self.owner, spec=parse_spec(self.raw), status=self.status, annotations=self.annotations)
 
     async def apply(self) -> Report:
         async def told(outcomes: Any, facts: Facts) -> None:

@@ -19,6 +19,8 @@ BootstrapError
     ├── RoleTooPowerful         the role has an attribute that an application must not have
     ├── RoleLoginRefused        the role's own password does not log in, and must not be set
     ├── PasswordLost            the generated password is nowhere to be found
+    ├── DataLossDetected        the data that was set up is gone; nothing is made anew until a person says so
+    ├── ForeignDatabase         the database holds another's data
     ├── SettingMismatch         a setting that is only made at creation differs
     ├── ExtensionUnavailable    the server does not offer the extension
     ├── BundleRejected          the files of a source cannot be used; nothing was run
@@ -114,6 +116,14 @@ class RoleLoginRefused(Stalled):
 
 class PasswordLost(Stalled):
     """The role exists, and its generated password is nowhere to be found."""
+
+
+class DataLossDetected(Stalled):
+    """The data that was set up here is gone."""
+
+
+class ForeignDatabase(Stalled):
+    """The database is another incarnation than the one that was set up here."""
 
 
 class SettingMismatch(Stalled):

@@ -7,7 +7,7 @@ from database_bootstrap import errors
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
 from database_bootstrap.postgres.session import Budget
-from database_bootstrap.stages import connection, database, extensions, migrations, role, seed
+from database_bootstrap.stages import connection, database, extensions, identity, migrations, role, seed
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.sessions import Sessions
 from database_bootstrap.stages.stage import Stage
@@ -78,6 +78,7 @@ class Engine:
             sources=self._sources,
             progress=progress,
             planning=planning,
+            pin=identity.pin_of(subject, None),
         )
         try:
             await self._run_stages(visit)
@@ -95,7 +96,7 @@ class Engine:
             try:
                 for stage in STAGES:
                     visit.outcomes.append(await stage.run(visit))
-                await database.note_ledger(visit)
+                await database.pin(visit)
             finally:
                 await visit.sessions.close()
 

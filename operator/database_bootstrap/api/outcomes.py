@@ -74,6 +74,8 @@ class Reason(StrEnum):
     ROLE_TOO_POWERFUL = "RoleTooPowerful"
     ROLE_LOGIN_REFUSED = "RoleLoginRefused"
     PASSWORD_LOST = "PasswordLost"  # noqa: S105 a reason, not a password
+    DATA_LOSS_DETECTED = "DataLossDetected"
+    FOREIGN_DATABASE = "ForeignDatabase"
     SETTING_MISMATCH = "SettingMismatch"
     EXTENSION_UNAVAILABLE = "ExtensionUnavailable"
     BUNDLE_REJECTED = "BundleRejected"

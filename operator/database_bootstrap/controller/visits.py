@@ -89,6 +89,7 @@ class Visits:
             owner=Owner(cluster=self.cluster.id, namespace=namespace, name=name, uid=resource.uid),
             spec=spec,
             status=parse_status(resource.status),
+            annotations=resource.annotations,
         )
         surroundings = References(self.cluster.kube, self.library, resource, in_cluster=self.cluster.is_around)
         report = await self.line.reconcile(subject, surroundings, partial(self._progress, resource))

@@ -16,9 +16,9 @@ ATTEMPTS = 3
 
 async def keep_password(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
     """Make the Secret of a password; return False where one of that name exists, and leave it alone."""
-    (key, uid) = owner
+    (key, _) = owner
     try:
-        await kube.create(SECRETS, key.namespace, _manifest(name, names.PASSWORD_SECRET_TYPE, uid, data))
+        await kube.create(SECRETS, key.namespace, _manifest(name, names.PASSWORD_SECRET_TYPE, owner, data))
     except client.ConflictError:
         return False
     return True
@@ -26,11 +26,11 @@ async def keep_password(kube: Kube, owner: tuple[Key, str], name: str, data: Map
 
 async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Connection) -> None:
     """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
-    (key, uid) = owner
+    (key, _) = owner
     data = binding.secret_data(connection)
     for _ in range(ATTEMPTS):
         try:
-            await kube.create(SECRETS, key.namespace, _manifest(name, names.CONNECTION_SECRET_TYPE, uid, data))
+            await kube.create(SECRETS, key.namespace, _manifest(name, names.CONNECTION_SECRET_TYPE, owner, data))
         except client.ConflictError:
             if await _renewed(kube, owner, name, data):
                 return
@@ -39,18 +39,22 @@ async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Con
     raise ServerUnreachable(f'The Secret "{name}" was changed {ATTEMPTS} times while it was written.')
 
 
-def is_ours(raw: Mapping[str, Any], uid: str) -> bool:
-    """Return whether the Secret was made for this very resource."""
+def is_ours(raw: Mapping[str, Any], owner: tuple[Key, str]) -> bool:
+    """Return whether the Secret was made for this resource, or for one of its name that was here before.
+
+    A GitOps tool prunes a resource and applies it again; it has another uid then, and it is the same to everybody.
+    """
+    (key, uid) = owner
     annotations = raw["metadata"].get("annotations") or {}
-    return bool(annotations.get(names.ANNOTATION_UID) == uid)
+    return annotations.get(names.ANNOTATION_UID) == uid or annotations.get(names.ANNOTATION_RESOURCE) == key.name
 
 
 async def _renewed(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
     """Return whether the Secret that is there holds this data now; False when it went or changed meanwhile."""
-    (key, uid) = owner
+    (key, _) = owner
     try:
         found = await kube.get(SECRETS, key.namespace, name)
-        if not is_ours(found, uid):
+        if not is_ours(found, owner):
             raise NotOwned(
                 f'The Secret "{name}" exists and is not this resource\'s: delete it, or name another one in '
                 "`connectionSecret.name`."
@@ -80,7 +84,8 @@ def _rewrite(key: Key, found: Mapping[str, Any], data: Mapping[str, str]) -> Cal
     )
 
 
-def _manifest(name: str, kind: str, uid: str, data: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(name: str, kind: str, owner: tuple[Key, str], data: Mapping[str, str]) -> dict[str, Any]:
+    (key, uid) = owner
     # No owner reference: with the resource its owner's access to the data would go.
     return {
         "apiVersion": "v1",
@@ -89,7 +94,7 @@ def _manifest(name: str, kind: str, uid: str, data: Mapping[str, str]) -> dict[s
         "metadata": {
             "name": name,
             "labels": {names.LABEL_MANAGED_BY: names.OPERATOR},
-            "annotations": {names.ANNOTATION_UID: uid},
+            "annotations": {names.ANNOTATION_UID: uid, names.ANNOTATION_RESOURCE: key.name},
         },
         "data": _encoded(data),
     }

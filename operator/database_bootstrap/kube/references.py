@@ -33,9 +33,8 @@ class References:
         except client.NotFoundError:
             return None
         data = raw.get("data") or {}
-        (_, uid) = self._owner
         return KeptSecret(
-            data={key: base64.b64decode(value) for key, value in data.items()}, ours=binding.is_ours(raw, uid)
+            data={key: base64.b64decode(value) for key, value in data.items()}, ours=binding.is_ours(raw, self._owner)
         )
 
     async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:

@@ -33,7 +33,7 @@ _PARAMETERS = """
 """
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
-_LEDGER = f"SELECT incarnation::text, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
+_LEDGER = f"SELECT incarnation::text, cluster, namespace, name, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
 _USER_TABLES = """
     SELECT n.nspname, c.relname
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -79,6 +79,10 @@ class Inside:
     """Name → owner."""
     incarnation: str | None = None
     """None where there is no ledger."""
+    cluster: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    """Whose the ledger is."""
     ledger_seq: int | None = None
 
 
@@ -113,8 +117,11 @@ async def look_inside(connection: Connection) -> Inside:
         server=ServerStatus(version=_version(connection), system_identifier=system),
         parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
         schemas=schemas,
-        incarnation=ledger[0][0] if ledger else None,
-        ledger_seq=ledger[0][1] if ledger else None,
+        **(
+            dict(zip(("incarnation", "cluster", "namespace", "name", "ledger_seq"), ledger[0], strict=True))
+            if ledger
+            else {}
+        ),
     )
 
 

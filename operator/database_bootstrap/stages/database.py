@@ -7,10 +7,10 @@ from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import DatabaseSpec, LocaleSpec, Spec
-from database_bootstrap.stages import catalogue
+from database_bootstrap.stages import catalogue, identity
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.catalogue import Database, Inside
-from database_bootstrap.stages.role import is_ours
+from database_bootstrap.stages.role import is_ours, may_take, not_owned
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
@@ -30,18 +30,18 @@ async def observe(visit: Visit) -> Found:
     name = visit.spec.database.name
     database = await catalogue.find_database(view, name)
     visit.database_exists = database is not None
-    if database is None or not (is_ours(visit, database.mark) or _was_intended(visit, database)):
+    if database is None or not (_is_takeable(visit, database) or _was_intended(visit, database)):
         return Found(database=database)
     if visit.planning and await visit.sessions.try_role() is None:
         return Found(database=database)
     inside = await catalogue.look_inside(visit.sessions.as_role or await visit.sessions.owner())
-    visit.ledger_exists = inside.incarnation is not None
+    visit.incarnation = inside.incarnation
     visit.facts.server = inside.server.model_copy(update=await _address(visit))
     visit.facts.database = status.DatabaseStatus(
         name=name,
         oid=database.oid,
         origin=status.Origin(mark.origin) if (mark := database.mark or visit.role_mark) else None,
-        incarnation=inside.incarnation,
+        incarnation=visit.pin.incarnation if visit.pin else None,
         ledger_seq=inside.ledger_seq,
     )
     return Found(database=database, inside=inside)
@@ -52,11 +52,14 @@ async def _address(visit: Visit) -> dict[str, object]:
     return {"host": endpoint.host, "port": endpoint.port}
 
 
-async def note_ledger(visit: Visit) -> None:
-    """Note how far the ledger is after all changes; a visit without any has read it already."""
+async def pin(visit: Visit) -> None:
+    """Pin the incarnation after a complete success, and note how far the ledger is after all changes."""
     known, view = visit.facts.database, visit.sessions.as_role
-    if known and view and any(outcome.changes for outcome in visit.outcomes):
-        visit.facts.database = known.model_copy(update={"ledger_seq": await catalogue.ledger_seq(view)})
+    if known and view:
+        learned: dict[str, object] = {"incarnation": visit.incarnation}
+        if any(outcome.changes for outcome in visit.outcomes):
+            learned["ledger_seq"] = await catalogue.ledger_seq(view)
+        visit.facts.database = known.model_copy(update=learned)
 
 
 def _was_intended(visit: Visit, database: Database) -> bool:
@@ -73,11 +76,17 @@ def _was_intended(visit: Visit, database: Database) -> bool:
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the database as wanted; raise for another's, and for what only a new one could satisfy."""
     name = visit.spec.database.name
+    if found.database is None or _is_takeable(visit, found.database):
+        identity.check(visit.subject, visit.pin, found.database, found.inside)
     if found.database is None:
         return (actions.CreateDatabase(name=name), actions.MarkDatabase(name=name), *_compare_contents(visit, Inside()))
     _check_ownership(visit, found.database)
     _check_creation_settings(visit.spec.database, found.database)
     return tuple(_compare_present(visit, found.database, found.inside or Inside()))
+
+
+def _is_takeable(visit: Visit, database: Database) -> bool:
+    return database.mark is not None and may_take(visit, database.mark)
 
 
 def _check_ownership(visit: Visit, database: Database) -> None:
@@ -86,8 +95,8 @@ def _check_ownership(visit: Visit, database: Database) -> None:
         raise errors.NotOwned(
             f"{quoted} exists and was not made by this operator; it is left alone. Choose another database.name"
         )
-    if database.mark is not None and database.mark.owner != visit.subject.owner:
-        raise errors.NotOwned(f"{quoted} belongs to {database.mark.owner}; it is left alone")
+    if database.mark is not None and not may_take(visit, database.mark):
+        raise not_owned(quoted, database.mark)
     if database.owner != role:
         raise errors.SettingMismatch(
             f'{quoted} is owned by "{database.owner}" instead of "{role}"; give it back with '
@@ -124,6 +133,11 @@ def _spelled(locale: str) -> str:
 def _compare_present(visit: Visit, database: Database, inside: Inside) -> Iterator[Action]:
     if database.mark is None:
         yield actions.MarkDatabase(name=database.name)
+    elif not is_ours(visit, database.mark):
+        yield actions.TakeDatabase(name=database.name, comment=database.comment)
+    for note in identity.notes(visit.subject, visit.pin, database, inside):
+        if note not in visit.noted:
+            yield actions.Note(text=note)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:
         yield actions.LimitConnections(name=database.name, limit=limit)

@@ -12,7 +12,7 @@ from psycopg import sql
 from database_bootstrap.api.v1alpha1 import LocaleProvider, Spec
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ownership import Mark, Origin, with_mark
+from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.role import require_rights
 from database_bootstrap.stages.sessions import execute, rows
@@ -98,6 +98,39 @@ class MarkDatabase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeDatabase:
+    """Take the database over: its comment names this resource from now on."""
+
+    name: str
+    comment: str | None
+
+    def __str__(self) -> str:
+        return f'take over database "{self.name}"'
+
+    async def run(self, visit: Visit) -> None:
+        before = mark_in(self.comment)
+        origin = before.origin if before else Origin.ADOPTED
+        mark = Mark(owner=visit.subject.owner, database=self.name, origin=origin)
+        statement = sql.SQL("COMMENT ON DATABASE {} IS {}").format(
+            sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
+        )
+        await execute(await visit.sessions.owner(), statement, doing=str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Write into the audit log and the event what nothing needs to be done about."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    async def run(self, visit: Visit) -> None:
+        visit.noted.add(self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitConnections:
     """Set the database's connection limit."""
 
@@ -171,14 +204,15 @@ class MakeLedger:
         spec, owner = visit.spec, visit.subject.owner
         administrator = (await visit.credentials.administrator()).user
         await _let_in(await visit.sessions.owner(), administrator, spec.database.name)
+        incarnation = uuid4()
         identity = ledger.Identity(
-            incarnation=uuid4(), cluster=owner.cluster, namespace=owner.namespace, name=owner.name, uid=owner.uid
+            incarnation=incarnation, cluster=owner.cluster, namespace=owner.namespace, name=owner.name, uid=owner.uid
         )
         try:
             await ledger.make(await visit.sessions.administrator(spec.database.name), identity, spec.role.name)
         except psycopg.Error as error:
             raise error_of(error, str(self)) from None
-        visit.ledger_exists = True
+        visit.incarnation = str(incarnation)
 
 
 async def _let_in(owner: Connection, administrator: str, database: str) -> None:

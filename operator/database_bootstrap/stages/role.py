@@ -1,15 +1,16 @@
 """Role: there, this resource's, logging in with the password of its Secret, and without power over others."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
 from database_bootstrap import errors
-from database_bootstrap.api import status
+from database_bootstrap.api import names, status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres import scram
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
+from database_bootstrap.stages import identity
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
@@ -59,7 +60,7 @@ async def observe(visit: Visit) -> Found:
         else None
     )
     visit.role_mark = mark_in(role.comment) if role else None
-    if role and is_ours(visit, visit.role_mark):
+    if role and visit.role_mark and (is_ours(visit, visit.role_mark) or _has_our_name(visit, visit.role_mark)):
         if not visit.role_is_new:
             await visit.sessions.try_role()
         visit.facts.role = status.RoleStatus(name=visit.spec.role.name, origin=_origin(role))
@@ -76,6 +77,32 @@ def is_ours(visit: Visit, mark: Mark | None) -> bool:
     return mark is not None and mark.owner == visit.subject.owner
 
 
+def _has_our_name(visit: Visit, mark: Mark) -> bool:
+    """Whether the mark names a resource of our cluster, namespace and name that is not there any more."""
+    owner = visit.subject.owner
+    return replace(mark.owner, uid=owner.uid) == owner
+
+
+def may_take(visit: Visit, mark: Mark) -> bool:
+    """Whether what is marked so is this resource's to take.
+
+    It is its own; or it was, under another uid, and the role's password proves it; or a person has said so.
+    """
+    if is_ours(visit, mark):
+        return True
+    if visit.subject.annotations.get(names.ANNOTATION_TAKE_OVER) == mark.owner.uid:
+        return True
+    return _has_our_name(visit, mark) and visit.sessions.as_role is not None
+
+
+def not_owned(what: str, mark: Mark) -> errors.NotOwned:
+    """Return the error for what is marked as another's."""
+    return errors.NotOwned(
+        f"{what} belongs to {mark.owner}; it is left alone. If that resource is gone for good, annotate this one with "
+        f" {names.ANNOTATION_TAKE_OVER}={mark.owner.uid}"
+    )
+
+
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the role as wanted; raise `NotOwned` and its kin for one that must not be touched."""
     if found.role is None:
@@ -85,6 +112,8 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
 
 
 def _compare_absent(visit: Visit, found: Found) -> Iterator[Action]:
+    if visit.pin and not identity.is_acknowledged(visit.subject, visit.pin):
+        raise identity.lost(visit.pin, f'Role "{visit.spec.role.name}" is gone, and with it the database')
     if not found.password_kept:
         yield KeepPassword(secret=visit.credentials.password_secret)
     yield CreateRole(name=visit.spec.role.name, connection_limit=visit.spec.role.connection_limit)
@@ -97,8 +126,8 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
         raise errors.NotOwned(
             f'Role "{name}" exists and was not made by this operator; it is left alone. Choose another role.name'
         )
-    if mark.owner != visit.subject.owner:
-        raise errors.NotOwned(f'Role "{name}" belongs to {mark.owner}; it is left alone')
+    if not may_take(visit, mark):
+        raise not_owned(f'Role "{name}"', mark)
     if role.powers:
         raise errors.RoleTooPowerful(
             f'Role "{name}" has become {" ".join(role.powers)}, which an application must not be; take it away with '
@@ -114,6 +143,8 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
 
 def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
     name = visit.spec.role.name
+    if not is_ours(visit, visit.role_mark):
+        yield MarkRole(name=name, comment=role.comment)
     if not found.password_kept:
         yield RestorePassword(secret=visit.credentials.password_secret)
     if not role.can_login:
@@ -195,6 +226,26 @@ class CreateRole:
         visit.role_is_new = True
         # Where the connection Secret outlived the server, the role was tried before it was there.
         visit.sessions.forget_refusal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRole:
+    """Take the role over: its comment names this resource from now on."""
+
+    name: str
+    comment: str | None
+
+    def __str__(self) -> str:
+        return f'take over role "{self.name}"'
+
+    async def run(self, visit: Visit) -> None:
+        before = mark_in(self.comment)
+        origin = before.origin if before else Origin.ADOPTED
+        mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=origin)
+        statement = sql.SQL("COMMENT ON ROLE {} IS {}").format(
+            sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
+        )
+        await execute(await visit.sessions.administrator(), statement, doing=str(self))
 
 
 async def require_rights(visit: Visit) -> None:

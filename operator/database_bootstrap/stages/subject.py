@@ -1,7 +1,7 @@
 """What a visit is about, and what it says at the end."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from database_bootstrap.api.outcomes import Outcome, Verdict
 from database_bootstrap.api.status import (
@@ -24,6 +24,8 @@ class Subject:
     owner: Owner
     spec: Spec
     status: Status
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group: a person's word on what the operator must not decide."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.credentials import Credentials
+from database_bootstrap.stages.identity import Pin
 from database_bootstrap.stages.sessions import Sessions
 from database_bootstrap.stages.subject import Facts, Progress, Subject
 from database_bootstrap.stages.surroundings import Surroundings
@@ -56,6 +57,10 @@ class Visit:
     facts: Facts = field(default_factory=Facts)
     outcomes: list[Outcome] = field(default_factory=list)
     """Of the stages that are through."""
+    pin: Pin | None = None
+    """What an earlier complete success has pinned."""
+    noted: set[str] = field(default_factory=set)
+    """What was worth an event in this visit, once."""
     role_mark: Mark | None = None
     """What the role's comment says, once it was read."""
     role_is_new: bool = False
@@ -63,7 +68,8 @@ class Visit:
     rights_known: bool = False
     """The administrator was found to have what making roles and databases takes."""
     database_exists: bool = False
-    ledger_exists: bool = False
+    incarnation: str | None = None
+    """Of the database, where there is a ledger."""
     _changes: list[str] = field(default_factory=list)
     _audit: list[tuple[str, str]] = field(default_factory=list)
     _told: bool = False
@@ -76,6 +82,11 @@ class Visit:
     async def view(self) -> Connection:
         """Return a session for reading catalogues: the role's where it has one, else the administrator's."""
         return self.sessions.as_role or await self.sessions.administrator()
+
+    @property
+    def ledger_exists(self) -> bool:
+        """There is a ledger, which the role may write to."""
+        return self.incarnation is not None
 
     def changed(self, stage: StageName, change: str, *, audited: bool = False) -> None:
         """Note a change; what the audit log has already, with the change itself, is not written there again."""
