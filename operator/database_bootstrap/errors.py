@@ -7,6 +7,7 @@ BootstrapError
 │   ├── AdminLoginRefused       28xxx at the administrator's login: a rotation may be under way
 │   ├── ServerBusy              out of connections, or a lock was not to be had (53300, 55006, 55P03)
 │   ├── ReferenceNotFound       a Secret or ConfigMap, or a key of it, is not there yet
+│   ├── ClusterUnavailable      the Kubernetes API does not answer, or the operator lacks a right there
 │   ├── LockHeld                another session is migrating this database
 │   ├── MigrationInterrupted    a migration was rolled back by a deadlock, a lock time-out or a lost connection
 │   ├── NotConverging           acting did not lead to what is wanted
@@ -72,6 +73,15 @@ class ServerBusy(Retryable):
 
 class ReferenceNotFound(Retryable):
     """A Secret or ConfigMap that the resource names, or a key in it, is not there yet."""
+
+
+class ClusterUnavailable(Retryable):
+    """The Kubernetes API does not answer, or does not let the operator do its work."""
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.forbidden = forbidden
+        """It answers, and a right of the operator is missing; all goes on when the right is back."""
 
 
 class LockHeld(Retryable):

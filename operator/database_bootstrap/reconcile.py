@@ -95,8 +95,10 @@ class Engine:
         async with budget.reserve(_connections(visit.subject)):
             try:
                 for stage in STAGES:
-                    visit.outcomes.append(await stage.run(visit))
-                await database.pin(visit)
+                    outcome = await stage.run(visit)
+                    if stage is STAGES[-1]:
+                        await database.pin(visit)
+                    visit.outcomes.append(outcome)
             finally:
                 await visit.sessions.close()
 

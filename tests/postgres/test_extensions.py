@@ -83,3 +83,39 @@ async def test_extension_that_nobody_named_is_left_alone(bootstrap: Bootstrap) -
     bootstrap.query("CREATE EXTENSION pg_trgm")
     assert (await bootstrap.ready()).changes == ()
     assert bootstrap.query("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'") == [(1,)]
+
+
+async def test_update_for_superusers_is_refused_where_the_role_can_create(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser("CREATE EXTENSION pageinspect VERSION '1.5' SCHEMA public", bootstrap.database)
+    bootstrap.raw["extensions"] = [{"name": "pageinspect", "version": "1.6"}]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.SPEC_REJECTED
+    assert report.changes == ()
+
+
+async def test_extension_schema_of_an_accomplice_is_refused(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    accomplice = bootstrap.role + "_2"
+    bootstrap.as_superuser(
+        f'CREATE ROLE "{accomplice}"; GRANT CREATE ON DATABASE "{bootstrap.database}" TO "{accomplice}"'
+    )
+    bootstrap.as_superuser(f'CREATE SCHEMA extensions AUTHORIZATION "{accomplice}"', bootstrap.database)
+    bootstrap.raw["extensions"] = [{"name": "pageinspect"}]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.SPEC_REJECTED
+
+
+async def test_extension_of_another_owner_is_updated_by_the_administrator(
+    bootstrap: Bootstrap, request: pytest.FixtureRequest
+) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(
+        "CREATE SCHEMA theirs; CREATE EXTENSION pg_trgm VERSION '1.5' SCHEMA theirs", bootstrap.database
+    )
+    bootstrap.raw["extensions"] = [{"name": "pg_trgm", "version": "1.6"}]
+    report = await bootstrap.apply()
+    if "createrole" in request.node.name:
+        assert report.trouble and report.trouble.verdict is Verdict.STALLED
+        return
+    assert report.changes == ("update extension pg_trgm to 1.6",)

@@ -253,3 +253,117 @@ async def test_role_may_not_rewrite_the_ledger(bootstrap: Bootstrap) -> None:
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             bootstrap.query(statement)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        pytest.param("m²-pass…word", id="changed by SASLprep"),
+        pytest.param("ünïcödé", id="composed"),
+        pytest.param("\u00ad soft", id="soft hyphen"),
+        pytest.param("日本語 パスワード", id="other scripts"),
+    ],
+)
+async def test_password_beyond_ascii_logs_in(bootstrap: Bootstrap, password: str) -> None:
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own"}
+    bootstrap.drawer.put("own", {"password": password})
+    await bootstrap.ready()
+    assert bootstrap.query("SELECT 1") == [(1,)]
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_role_that_has_expired_is_a_dbas_matter(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser(f"ALTER ROLE \"{bootstrap.role}\" VALID UNTIL '2001-01-01'")
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.ROLE_LOGIN_REFUSED
+    assert "VALID UNTIL" in report.trouble.message
+    assert report.changes == ()
+
+
+async def test_comment_of_the_owner_is_kept_when_it_is_marked_again(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.query(
+        f"COMMENT ON DATABASE \"{bootstrap.database}\" IS 'of team X';"
+        f'GRANT CONNECT ON DATABASE "{bootstrap.database}" TO PUBLIC'
+    )
+    await bootstrap.ready()
+    ((comment, acl),) = bootstrap.query(
+        "SELECT shobj_description(oid, 'pg_database'), datacl::text FROM pg_database WHERE datname = current_database()"
+    )
+    assert comment.startswith("of team X\n")
+    assert "=c/" in acl
+
+
+async def test_names_in_another_encoding_are_the_names_that_were_meant(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["database"] |= {
+        "template": "template0",
+        "encoding": "LATIN1",
+        "locale": {"provider": "Libc", "name": "C"},
+    }
+    bootstrap.raw["schemas"] = [{"name": "café"}]
+    bootstrap.migrate("SQL", {"1_a.sql": "CREATE TABLE a (t text); INSERT INTO a VALUES ('é');"})
+    bootstrap.seed({"a.sql": "INSERT INTO a VALUES ('ö')", "public.a.csv": "t\nü\n"}, policy="Once")
+    await bootstrap.ready()
+    assert bootstrap.query('SELECT t FROM a ORDER BY t COLLATE "C"') == [("é",), ("ö",), ("ü",)]
+    assert bootstrap.query("SELECT count(*) FROM pg_namespace WHERE nspname = 'café'", client_encoding="UTF8") == [(1,)]
+    bootstrap.seed({"a.sql": "INSERT INTO a VALUES ('€')"}, policy="Once")
+
+
+async def test_unknown_locale_needs_a_person(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["database"] |= {"template": "template0", "locale": {"provider": "Libc", "name": "xx_YY.UTF-8"}}
+    trouble = (await bootstrap.apply()).trouble
+    assert trouble and trouble.verdict is Verdict.STALLED
+
+
+async def test_settings_of_the_database_do_not_end_our_sessions(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["database"]["parameters"] = [
+        {"name": "default_transaction_read_only", "value": "on"},
+        {"name": "idle_session_timeout", "value": "1s"},
+        {"name": "statement_timeout", "value": "1s"},
+    ]
+    bootstrap.migrate("SQL", {"1_a.sql": "CREATE TABLE a (id int); SELECT pg_sleep(1.5);"})
+    await bootstrap.ready()
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_parameter_that_only_a_superuser_can_set_is_said_and_then_checked(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["database"]["parameters"] = [{"name": "app.environment", "value": "dev"}]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.ACCESS_DENIED
+    assert "app.environment" in report.trouble.message and "superuser" in report.trouble.message
+    bootstrap.as_superuser(f"ALTER DATABASE \"{bootstrap.database}\" SET app.environment TO 'dev'")
+    await bootstrap.ready()
+
+
+async def test_schema_of_our_name_that_is_not_ours_is_left_alone(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    bootstrap.as_superuser("ALTER SCHEMA dbbootstrap RENAME TO old", bootstrap.database)
+    bootstrap.query("CREATE SCHEMA dbbootstrap")
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.verdict is Verdict.STALLED
+    assert "dbbootstrap" in report.trouble.message
+
+
+async def test_broken_connection_secret_is_repaired(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    good = {key: value.decode() for key, value in bootstrap.drawer.secrets["shop-db"].data.items()}
+    bootstrap.drawer.put("shop-db", good | {"uri": "postgresql://evil:5432/x"}, ours=True)
+    assert (await bootstrap.ready()).changes == ("publish the connection in Secret shop-db",)
+    assert {key: value.decode() for key, value in bootstrap.drawer.secrets["shop-db"].data.items()} == good
+
+
+async def test_password_secret_of_somebody_else_is_not_used(bootstrap: Bootstrap) -> None:
+    bootstrap.drawer.put("shop-role", {"username": "x", "password": "theirs"})
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
+    assert "shop-role" in report.trouble.message
+    assert bootstrap.as_superuser(f"SELECT FROM pg_roles WHERE rolname = '{bootstrap.role}'") == []
+
+
+async def test_what_was_done_before_a_failure_is_in_the_audit_log(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["extensions"] = [{"name": "pg_trgm"}, {"name": "cube", "schema": "nowhere"}]
+    report = await bootstrap.apply()
+    assert report.trouble is not None
+    logged = bootstrap.as_superuser("SELECT action FROM dbbootstrap.audit_log", bootstrap.database)
+    assert ("create extension pg_trgm",) in logged

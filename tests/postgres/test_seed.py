@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from database_bootstrap.api.outcomes import Reason, StageName
+from database_bootstrap.api.outcomes import Reason, StageName, Verdict
 from fix_engine import Bootstrap, outcome
 
 TABLES = {
@@ -206,3 +206,50 @@ async def test_marker_cannot_be_written_twice(shop: Bootstrap) -> None:
             "INSERT INTO dbbootstrap.seed (name, checksum, state, rows, incarnation)"
             " SELECT name, checksum, state, rows, incarnation FROM dbbootstrap.seed"
         )
+
+
+async def test_empty_table_behind_forced_row_level_security_is_empty(bootstrap: Bootstrap) -> None:
+    policy = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;"
+    allow = "CREATE POLICY all_of_it ON t USING (true);"
+    bootstrap.migrate("SQL", {"1_t.sql": f"CREATE TABLE t (id int); {policy} {allow}"})
+    bootstrap.seed({"t.sql": "INSERT INTO t VALUES (1)"})
+    assert outcome(await bootstrap.ready(), StageName.SEED).reason is Reason.DATABASE_SEEDED
+    assert bootstrap.query("SELECT relforcerowsecurity FROM pg_class WHERE relname = 't'") == [(True,)]
+    assert bootstrap.query("SELECT count(*) FROM t") == [(1,)]
+
+
+async def test_sequences_behind_other_than_whole_numbers_are_left_alone(bootstrap: Bootstrap) -> None:
+    text = "CREATE SEQUENCE q; CREATE TABLE o (id text DEFAULT 'ORD-' || nextval('q')); ALTER SEQUENCE q OWNED BY o.id;"
+    small = "CREATE TABLE s (id smallserial PRIMARY KEY, n bigint); ALTER TABLE s ALTER id TYPE bigint;"
+    bootstrap.migrate("SQL", {"1_o.sql": text, "2_s.sql": small})
+    bootstrap.seed({"o.sql": "INSERT INTO o VALUES ('ORD-7'); INSERT INTO s (id) VALUES (100000)"})
+    await bootstrap.ready()
+    assert bootstrap.query("SELECT id FROM o") == [("ORD-7",)]
+
+
+async def test_sequence_of_another_owner_is_left_alone(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.as_superuser(
+        "CREATE SCHEMA pgagent; CREATE TABLE pgagent.job (id serial); INSERT INTO pgagent.job VALUES (5);",
+        shop.database,
+    )
+    shop.seed(USERS)
+    assert outcome(await shop.ready(), StageName.SEED).reason is Reason.DATABASE_SEEDED
+
+
+async def test_deferred_constraint_that_fails_at_commit_is_a_failed_seed(bootstrap: Bootstrap) -> None:
+    tables = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (a int REFERENCES a DEFERRABLE INITIALLY DEFERRED);"
+    bootstrap.migrate("SQL", {"1_t.sql": tables})
+    bootstrap.seed({"b.sql": "INSERT INTO b VALUES (1)"})
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.verdict is Verdict.STALLED
+    assert "23503" in report.trouble.message
+
+
+async def test_corrected_seed_finds_its_tables_in_the_tools_schema(bootstrap: Bootstrap) -> None:
+    bootstrap.migrate("SQL", {"1_t.sql": "CREATE TABLE t (id int);"}, schema="app")
+    bootstrap.seed({"t.sql": "INSERT INTO t VALUES ('x')"})
+    assert (await bootstrap.apply()).trouble is not None
+    bootstrap.seed({"t.sql": "INSERT INTO t VALUES (1)"})
+    await bootstrap.ready()
+    assert bootstrap.query("SELECT count(*) FROM app.t") == [(1,)]

@@ -13,6 +13,8 @@ from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login, Settings
 
 _PINNED = {
+    # A session that waits for a migration's child must not be ended for being idle.
+    "idle_session_timeout": "0",
     "search_path": "pg_catalog,pg_temp",
     "row_security": "off",
     "lock_timeout": "5s",
@@ -31,6 +33,7 @@ OBSERVER: Settings = {
     "default_transaction_read_only": "on",
 }
 OWNER: Settings = {
+    "idle_session_timeout": "0",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "60s",
     "default_transaction_read_only": "off",
@@ -40,6 +43,7 @@ _RESTRICT = """
     SELECT pg_catalog.set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
     WHERE name = 'restrict_nonsystem_relation_kind'
 """
+"""Not every minor version has it, and a startup packet that asks for what is not known is refused."""
 
 
 async def connect(login: Login, settings: Settings) -> Connection:
@@ -56,6 +60,8 @@ async def connect(login: Login, settings: Settings) -> Connection:
         options=_options(settings),
         autocommit=True,
         prepare_threshold=None,
+        # Of a database in another encoding the bytes of names, scripts and CSV would be taken for its own.
+        client_encoding="UTF8",
         sslrootcert=_certificate_file(login.endpoint),
         connect_timeout=10,
         keepalives_idle=30,

@@ -5,30 +5,30 @@ import psycopg
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import sqlstate_of_refusal
 
-_BY_CLASS: dict[str, type[errors.BootstrapError]] = {
+_PASSING: dict[str, type[errors.BootstrapError]] = {
     "08": errors.ServerUnreachable,  # connection_exception
-    "57": errors.ServerUnreachable,  # operator_intervention: shutdown, crash recovery, not yet accepting
-    "53": errors.ServerBusy,  # insufficient_resources
-    "58": errors.ServerUnreachable,  # system_error
     "40": errors.ServerBusy,  # serialization_failure, deadlock_detected
-}
-_BY_STATE: dict[str, type[errors.BootstrapError]] = {
+    "53": errors.ServerBusy,  # insufficient_resources: connections, memory, disk
+    "57": errors.ServerUnreachable,  # operator_intervention: shutdown, crash recovery, not yet accepting
+    "58": errors.ServerUnreachable,  # system_error
     "25006": errors.ServerReadOnly,
-    "42501": errors.AccessDenied,
+    "55000": errors.ServerBusy,  # object_not_in_prerequisite_state
     "55006": errors.ServerBusy,  # object_in_use
     "55P03": errors.ServerBusy,  # lock_not_available
     "57014": errors.ServerBusy,  # query_canceled: statement_timeout
-    "22023": errors.SpecRejected,  # invalid_parameter_value
-    "22021": errors.SpecRejected,  # character_not_in_repertoire
-    "42704": errors.SpecRejected,  # undefined_object: an unknown configuration parameter, collation …
-    "42602": errors.SpecRejected,  # invalid_name
-    "42601": errors.SpecRejected,  # syntax_error
-    "42P22": errors.SpecRejected,  # indeterminate_collation
-    "0A000": errors.SpecRejected,  # feature_not_supported
-    "55P02": errors.SpecRejected,  # cant_change_runtime_param
+    "42710": errors.NotConverging,  # duplicate_object: somebody else was faster, and another look will show it
+    "42P04": errors.NotConverging,  # duplicate_database
+    "42P06": errors.NotConverging,  # duplicate_schema
+    "XX000": errors.NotConverging,  # internal_error
 }
+"""What heals by itself, by SQLSTATE or its class; everything else is a server's plain no to what was asked."""
 TRANSIENT = frozenset({"55P03", "40P01", "40001"})
 """A transaction rolled back for one of these may be sent again as it was."""
+
+
+def passing(state: str) -> type[errors.BootstrapError] | None:
+    """Return what a SQLSTATE means that heals by itself, or None for one that needs a person."""
+    return _PASSING.get(state) or _PASSING.get(state[:2])
 
 
 def is_transient(error: psycopg.Error) -> bool:
@@ -49,7 +49,9 @@ def error_of(error: psycopg.Error, doing: str) -> errors.BootstrapError:
     state = error.sqlstate
     if state is None:
         return errors.ServerUnreachable(f"The connection broke off while trying to {doing}: {server_words(error)}")
-    kind = _BY_STATE.get(state) or _BY_CLASS.get(state[:2]) or errors.NotConverging
+    if state == "42501":
+        return errors.AccessDenied(f"The server refused to {doing}: {server_words(error)} (SQLSTATE 42501)")
+    kind = passing(state) or errors.SpecRejected
     return kind(f"The server refused to {doing}: {server_words(error)} (SQLSTATE {state})")
 
 
@@ -65,7 +67,7 @@ def refusal_of(error: psycopg.OperationalError, who: str, where: str) -> errors.
         )
     if state == "3D000":
         return errors.ReferenceRejected(f"The admin Secret names a database that {where} does not have")
-    kind = _BY_STATE.get(state) or _BY_CLASS.get(state[:2]) or errors.ServerUnreachable
+    kind = passing(state) or errors.ServerUnreachable
     sentence = "has no connection left" if state == "53300" else "accepts no session now"
     return kind(f"{where} {sentence} (SQLSTATE {state})")
 

@@ -33,7 +33,7 @@ _PARAMETERS = """
 """
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
-_LEDGER = f"SELECT incarnation::text, cluster, namespace, name, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
+_LEDGER = f"SELECT incarnation::text, cluster, namespace, name, uid, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
 _USER_TABLES = """
     SELECT n.nspname, c.relname
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -82,6 +82,7 @@ class Inside:
     cluster: str | None = None
     namespace: str | None = None
     name: str | None = None
+    uid: str | None = None
     """Whose the ledger is."""
     ledger_seq: int | None = None
 
@@ -118,7 +119,7 @@ async def look_inside(connection: Connection) -> Inside:
         parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
         schemas=schemas,
         **(
-            dict(zip(("incarnation", "cluster", "namespace", "name", "ledger_seq"), ledger[0], strict=True))
+            dict(zip(("incarnation", "cluster", "namespace", "name", "uid", "ledger_seq"), ledger[0], strict=True))
             if ledger
             else {}
         ),

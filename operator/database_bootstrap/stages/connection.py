@@ -1,40 +1,27 @@
 """Connection: the Secret with which the application logs in, published once everything else is true."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from database_bootstrap.api.binding import Connection
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the application is to be told, and what it is told."""
-
-    wanted: Connection | None = field(repr=False)
-    """None while planning for a role that has no password yet."""
-    published: Connection | None = field(repr=False)
-
-
-async def observe(visit: Visit) -> Found:
-    """Read the Secret as it is kept."""
-    published = await visit.credentials.published()
-    if published:
-        visit.facts.binding = visit.credentials.connection_secret
-    login = await visit.credentials.role()
-    return Found(wanted=await visit.credentials.wanted_connection() if login else None, published=published)
+async def observe(visit: Visit) -> bool:
+    """Return whether the Secret says what it should; while planning for a role without a password it cannot."""
+    if await visit.credentials.role() is None or not await visit.credentials.is_published():
+        return False
+    visit.facts.binding = visit.credentials.connection_secret
+    return True
 
 
-def compare(visit: Visit, found: Found) -> Sequence[Action]:
+def compare(visit: Visit, is_published: bool) -> Sequence[Action]:
     """Return the writing of the Secret where it is absent or says something else."""
-    if found.published is not None and found.published == found.wanted:
-        return ()
-    return (Publish(name=visit.credentials.connection_secret),)
+    return () if is_published else (Publish(name=visit.credentials.connection_secret),)
 
 
-def conclude(visit: Visit, found: Found) -> Conclusion:
+def conclude(visit: Visit, is_published: bool) -> Conclusion:
     """Say where the application finds its connection."""
     return Conclusion(
         reason=Reason.CONNECTION_PUBLISHED, message=f"Secret {visit.credentials.connection_secret} has the connection"

@@ -1,13 +1,14 @@
 """Secrets → logins, with a sentence for each that cannot be one."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from database_bootstrap.api.binding import Connection, connection_of
-from database_bootstrap.errors import ReferenceNotFound, ReferenceRejected
+from database_bootstrap.api.binding import Connection, connection_of, secret_data
+from database_bootstrap.errors import NotOwned, ReferenceNotFound, ReferenceRejected
 from database_bootstrap.postgres.login import APPLICATION_NAME_LIMIT, Endpoint, Login
 from database_bootstrap.stages.subject import Subject
 from database_bootstrap.stages.surroundings import KeptSecret, Surroundings
@@ -33,7 +34,7 @@ def text_of(secret: str, key: str, data: Mapping[str, bytes]) -> str:
         raise ReferenceRejected(
             f"Secret {secret}, key {key}: ends with a line break; write it without (printf, not echo)"
         )
-    if not text or not text.isprintable():
+    if not text or any(unicodedata.category(character) == "Cc" for character in text):
         raise ReferenceRejected(f"Secret {secret}, key {key}: empty, or holds control characters")
     return text
 
@@ -155,11 +156,17 @@ class Credentials:
     async def password(self) -> str | None:
         """Return the role's password, or None where it is generated and not there.
 
-        Raise `ReferenceNotFound` while the Secret that the resource names is missing.
+        Raise `ReferenceNotFound` while the Secret that the resource names is missing, and `NotOwned` where the one of a
+        generated password is somebody else's.
         """
         reference = self._spec.role.password_secret_ref
         if reference is None:
             secret = await self._secret(self.password_secret)
+            if secret and not secret.ours:
+                raise NotOwned(
+                    f"Secret {self.password_secret} exists and is not this resource's; to use its password, name it in "
+                    "role.passwordSecretRef"
+                )
             return text_of(self.password_secret, "password", secret.data) if secret else None
         secret = await self._secret(reference.name)
         if secret is None:
@@ -175,6 +182,12 @@ class Credentials:
         """Keep a password in the Secret for it, before anybody sets it on the server; one that is kept already wins."""
         await self._surroundings.keep_password(self.password_secret, self._spec.role.name, password)
         del self._read[self.password_secret]
+
+    async def is_published(self) -> bool:
+        """Whether the connection Secret says all that the application is to be told, word for word."""
+        secret = await self._secret(self.connection_secret)
+        wanted = {key: value.encode() for key, value in secret_data(await self.wanted_connection()).items()}
+        return secret is not None and secret.ours and dict(secret.data) == wanted
 
     async def publish(self) -> None:
         """Write the connection Secret; raise `NotOwned` where it is somebody else's."""

@@ -41,7 +41,7 @@ async def observe(visit: Visit) -> Found:
         name=name,
         oid=database.oid,
         origin=status.Origin(mark.origin) if (mark := database.mark or visit.role_mark) else None,
-        incarnation=visit.pin.incarnation if visit.pin else None,
+        incarnation=identity.pinned(visit.subject, visit.pin, inside),
         ledger_seq=inside.ledger_seq,
     )
     return Found(database=database, inside=inside)
@@ -57,7 +57,7 @@ async def pin(visit: Visit) -> None:
     known, view = visit.facts.database, visit.sessions.as_role
     if known and view:
         learned: dict[str, object] = {"incarnation": visit.incarnation}
-        if any(outcome.changes for outcome in visit.outcomes):
+        if visit.has_changed:
             learned["ledger_seq"] = await catalogue.ledger_seq(view)
         visit.facts.database = known.model_copy(update=learned)
 
@@ -132,11 +132,12 @@ def _spelled(locale: str) -> str:
 
 def _compare_present(visit: Visit, database: Database, inside: Inside) -> Iterator[Action]:
     if database.mark is None:
-        yield actions.MarkDatabase(name=database.name)
+        is_new = inside.incarnation is None
+        yield actions.MarkDatabase(name=database.name, comment=database.comment, is_new=is_new)
     elif not is_ours(visit, database.mark):
         yield actions.TakeDatabase(name=database.name, comment=database.comment)
     for note in identity.notes(visit.subject, visit.pin, database, inside):
-        if note not in visit.noted:
+        if not (note in visit.noted or visit.ledger_is_new):
             yield actions.Note(text=note)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:

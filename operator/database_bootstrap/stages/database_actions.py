@@ -9,12 +9,13 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
+from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import LocaleProvider, Spec
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages.role import require_rights
+from database_bootstrap.stages.role_actions import require_rights
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
 
@@ -82,19 +83,20 @@ class MarkDatabase:
     """Say in a comment whose the database is, and close it to everybody else, once."""
 
     name: str
+    comment: str | None = None
+    """What the comment says already."""
+    is_new: bool = True
+    """It was not opened to anybody by its owner yet."""
 
     def __str__(self) -> str:
-        return f'mark database "{self.name}" and close it to PUBLIC'
+        return f'mark database "{self.name}"' + (" and close it to PUBLIC" if self.is_new else "")
 
     async def run(self, visit: Visit) -> None:
         mark = Mark(owner=visit.subject.owner, database=self.name, origin=Origin.CREATED)
         name = sql.Identifier(self.name)
-        await execute(
-            await visit.sessions.owner(),
-            sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(with_mark(None, mark))),
-            sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name),
-            doing=str(self),
-        )
+        comment = sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(with_mark(self.comment, mark)))
+        revoke = sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name)
+        await execute(await visit.sessions.owner(), comment, *([revoke] if self.is_new else []), doing=str(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +178,15 @@ class SetParameter:
         statement = sql.SQL("ALTER DATABASE {} SET {} TO {}").format(
             sql.Identifier(self.database), sql.Identifier(*self.name.split(".")), values
         )
-        await execute(await visit.sessions.owner(), statement, doing=str(self))
+        try:
+            await execute(await visit.sessions.owner(), statement, doing=str(self))
+        except errors.AccessDenied as error:
+            if "." not in self.name:
+                raise
+            raise errors.AccessDenied(
+                f"{error.message}. Of a parameter that no loaded library knows only a superuser can set a default; let "
+                f'one run ALTER DATABASE "{self.database}" SET {self.name} TO …, with the value wanted here'
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +220,15 @@ class MakeLedger:
         )
         try:
             await ledger.make(await visit.sessions.administrator(spec.database.name), identity, spec.role.name)
+        except psycopg.errors.DuplicateSchema:
+            raise errors.NotOwned(
+                'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
+                "ledger is made"
+            ) from None
         except psycopg.Error as error:
             raise error_of(error, str(self)) from None
         visit.incarnation = str(incarnation)
+        visit.ledger_is_new = True
 
 
 async def _let_in(owner: Connection, administrator: str, database: str) -> None:

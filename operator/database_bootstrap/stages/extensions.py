@@ -22,16 +22,29 @@ SAFE_SCHEMA = "extensions"
 Its script runs with the administrator's rights; in `public` the role, who owns the database, could lay out code for it.
 """
 _INSTALLED = """
-    SELECT e.extname, e.extversion, n.nspname
+    SELECT e.extname, e.extversion, n.nspname, pg_catalog.pg_get_userbyid(e.extowner)
     FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = ANY(%s)
 """
 _OFFERED = """
-    SELECT v.name, v.version, v.trusted OR NOT v.superuser, v.schema, v.version = e.default_version
+    SELECT v.name, v.version, v.trusted OR NOT v.superuser, v.schema, v.version = e.default_version, v.requires
     FROM pg_catalog.pg_available_extension_versions v
     JOIN pg_catalog.pg_available_extensions e ON e.name = v.name
     WHERE v.name = ANY(%s)
 """
+_SCHEMA = "SELECT true FROM pg_catalog.pg_namespace WHERE nspname = %s"
+_SCHEMAS_OF = """
+    SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = ANY(%s)
+"""
+_OPEN_SCHEMAS = """
+    SELECT n.nspname FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner
+    WHERE n.nspname = ANY(%s) AND (NOT (o.rolsuper OR o.rolname = current_user) OR EXISTS (
+        SELECT FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) a
+        LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+        WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND g.rolsuper IS NOT TRUE))
+"""
+"""Schemas in which somebody can create who is neither the administrator nor a superuser."""
 _UNKNOWN_HERE = (
     "is not known to this server: install the package that brings it (Debian: {package}), "
     "or turn it on in the cloud console"
@@ -46,6 +59,7 @@ class Installed:
 
     version: str
     schema: str
+    owner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +73,8 @@ class Offer:
     own_schema: str | None
     """The only schema it can be in, where it says so itself."""
     default: bool
+    requires: tuple[str, ...]
+    """Extensions whose schemas are on the search path of its script."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +95,9 @@ async def observe(visit: Visit) -> Found:
     installed = {}
     if visit.sessions.as_role:
         found = await rows(view, _INSTALLED, (list(wanted),), doing="look for extensions")
-        installed = {name: Installed(version=version, schema=schema) for name, version, schema in found}
+        installed = {
+            name: Installed(version=version, schema=schema, owner=owner) for name, version, schema, owner in found
+        }
         visit.facts.extensions = tuple(
             status.ExtensionStatus(name=name, version=it.version, schema_name=it.schema)
             for name, it in sorted(installed.items())
@@ -93,8 +111,15 @@ async def observe(visit: Visit) -> Found:
     return Found(
         installed=installed,
         offers=tuple(
-            Offer(name=name, version=version, for_owner=for_owner, own_schema=schema, default=default)
-            for name, version, for_owner, schema, default in offers
+            Offer(
+                name=name,
+                version=version,
+                for_owner=for_owner,
+                own_schema=schema,
+                default=default,
+                requires=tuple(requires or ()),
+            )
+            for name, version, for_owner, schema, default, requires in offers
         ),
     )
 
@@ -105,13 +130,14 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
     offers |= {(offer.name, None): offer for offer in found.offers if offer.default}
     return tuple(
         chain.from_iterable(
-            _compare_one(want, found.installed.get(want.name), offers) for want in visit.spec.extensions
+            _compare_one(want, found.installed.get(want.name), offers, visit.spec.role.name)
+            for want in visit.spec.extensions
         )
     )
 
 
 def _compare_one(
-    want: ExtensionSpec, have: Installed | None, offers: Mapping[tuple[str, str | None], Offer]
+    want: ExtensionSpec, have: Installed | None, offers: Mapping[tuple[str, str | None], Offer], role: str
 ) -> Iterator[Action]:
     if have and want.version in {None, have.version}:
         _check_schema(want, have)
@@ -122,12 +148,12 @@ def _compare_one(
             _sentence(want, [o.version for (n, v), o in offers.items() if v and n == want.name])
         )
     if have is None:
-        yield CreateExtension(
-            name=want.name, version=want.version, schema=_schema_for(want, offer), by_owner=offer.for_owner
-        )
+        yield CreateExtension(name=want.name, version=want.version, schema=_schema_for(want, offer), offer=offer)
         return
     _check_schema(want, have)
-    yield UpdateExtension(name=want.name, version=offer.version, by_owner=offer.for_owner)
+    yield UpdateExtension(
+        name=want.name, offer=offer, schema=have.schema, by_owner=offer.for_owner and have.owner == role
+    )
 
 
 def _schema_for(want: ExtensionSpec, offer: Offer) -> str | None:
@@ -169,7 +195,7 @@ class CreateExtension:
     name: str
     version: str | None
     schema: str | None
-    by_owner: bool
+    offer: Offer
 
     def __str__(self) -> str:
         return f"create extension {self.name}"
@@ -180,7 +206,9 @@ class CreateExtension:
             statement += sql.SQL(" SCHEMA {}").format(sql.Identifier(self.schema))
         if self.version:
             statement += sql.SQL(" VERSION {}").format(sql.Literal(self.version))
-        await _run(visit, statement, self.name, self.by_owner, None if self.by_owner else self.schema)
+        if not self.offer.for_owner:
+            await _require_safe(visit, self.schema or self.offer.own_schema, self.offer.requires)
+        await _run(visit, statement, self.name, self.offer.for_owner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,24 +216,26 @@ class UpdateExtension:
     """ALTER EXTENSION … UPDATE; the server knows no way back, and says so itself."""
 
     name: str
-    version: str
+    offer: Offer
+    schema: str
+    """Where it is."""
     by_owner: bool
 
     def __str__(self) -> str:
-        return f"update extension {self.name} to {self.version}"
+        return f"update extension {self.name} to {self.offer.version}"
 
     async def run(self, visit: Visit) -> None:
         statement = sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(
-            sql.Identifier(self.name), sql.Literal(self.version)
+            sql.Identifier(self.name), sql.Literal(self.offer.version)
         )
-        await _run(visit, statement, self.name, self.by_owner, None)
+        if not self.by_owner:
+            await _require_safe(visit, self.schema, self.offer.requires)
+        await _run(visit, statement, self.name, self.by_owner)
 
 
-async def _run(visit: Visit, statement: sql.Composed, name: str, by_owner: bool, schema: str | None) -> None:
+async def _run(visit: Visit, statement: sql.Composed, name: str, by_owner: bool) -> None:
     database = visit.spec.database.name
     connection = await (visit.sessions.owner() if by_owner else visit.sessions.administrator(database))
-    if schema:
-        await _require_safe(visit, schema)
     try:
         await connection.execute(statement)
     except (
@@ -224,17 +254,24 @@ async def _run(visit: Visit, statement: sql.Composed, name: str, by_owner: bool,
         raise error_of(error, f"create or update extension {name}") from None
 
 
-async def _require_safe(visit: Visit, schema: str) -> None:
-    """Make the schema for administrators' extensions where it is absent; refuse one in which the role can create."""
+async def _require_safe(visit: Visit, schema: str | None, requires: tuple[str, ...]) -> None:
+    """Make the schema of an administrator's extension where it is absent; refuse one in which others can create.
+
+    The extension's script runs with the administrator's rights and with these schemas on its search path.
+    """
     connection = await visit.sessions.administrator(visit.spec.database.name)
-    query = "SELECT pg_catalog.has_schema_privilege(%s, oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
-    found = await rows(connection, query, (visit.spec.role.name, schema), doing="look at the extension's schema")
-    if found and found[0][0]:
+    doing = "look at the extension's schema"
+    names = [schema] if schema else []
+    if requires:
+        names += [name for (name,) in await rows(connection, _SCHEMAS_OF, (list(requires),), doing=doing)]
+    unsafe = [name for (name,) in await rows(connection, _OPEN_SCHEMAS, (names,), doing=doing)]
+    if unsafe:
         raise errors.SpecRejected(
-            f'Only the administrator can create this extension, and in schema "{schema}" the role could lay out code '
-            f'for it; leave its schema out (it then goes to "{SAFE_SCHEMA}"), or name one the role cannot create in'
+            f'Only the administrator can create or update this extension, and in schema "{unsafe[0]}" others could lay '
+            f'out code for it. Leave the schema out (it then goes to "{SAFE_SCHEMA}"), name one in which nobody but '
+            "the administrator can create, or let a superuser do it"
         )
-    if not found:
+    if schema and not await rows(connection, _SCHEMA, (schema,), doing=doing):
         name = sql.Identifier(schema)
         create = sql.SQL("CREATE SCHEMA {}").format(name)
         grant = sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(name)

@@ -37,6 +37,14 @@ def is_acknowledged(subject: Subject, pin: Pin) -> bool:
     return subject.annotations.get(names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS) == pin.incarnation
 
 
+def pinned(subject: Subject, pin: Pin | None, inside: Inside) -> str | None:
+    """Return what stays pinned until the next complete success; what a person has accepted counts at once."""
+    if pin is None:
+        return None
+    accepted = subject.annotations.get(names.ANNOTATION_ACCEPT_INCARNATION)
+    return accepted if accepted is not None and accepted == inside.incarnation else pin.incarnation
+
+
 def check(subject: Subject, pin: Pin | None, database: Database | None, inside: Inside | None) -> None:
     """Raise `DataLossDetected`, `ForeignDatabase` or `NotOwned` where the data is not what was set up here."""
     found = inside.incarnation if inside else None
@@ -72,7 +80,8 @@ def notes(subject: Subject, pin: Pin | None, database: Database, inside: Inside)
     if pin is None or inside.incarnation is None:
         return
     if inside.incarnation != pin.incarnation:
-        yield f"go on with incarnation {inside.incarnation} in place of {pin.incarnation}, as a person said"
+        if subject.annotations.get(names.ANNOTATION_ACCEPT_INCARNATION) == inside.incarnation:
+            yield f"go on with incarnation {inside.incarnation} in place of {pin.incarnation}, as a person said"
         return
     system = inside.server.system_identifier
     if pin.system_identifier and system and pin.system_identifier != system:
@@ -85,6 +94,8 @@ def notes(subject: Subject, pin: Pin | None, database: Database, inside: Inside)
 
 def _is_of(subject: Subject, inside: Inside) -> bool:
     owner = subject.owner
+    if subject.annotations.get(names.ANNOTATION_TAKE_OVER) == inside.uid:
+        return True
     return (inside.cluster, inside.namespace, inside.name) == (owner.cluster, owner.namespace, owner.name)
 
 

@@ -39,11 +39,15 @@ class Found:
     """Tables that no migration has made, where none has run yet."""
 
 
-async def load(visit: Visit, source: v1alpha1.SourceSpec) -> Bundle:
-    """Return the files of a source, from the resource itself or from its ConfigMaps."""
-    if source.inline:
-        return bundle_of_inline((file.path, file.content) for file in source.inline)
-    return await visit.surroundings.bundle(tuple(reference.name for reference in source.config_map_refs))
+async def load(visit: Visit, stage: StageName, source: v1alpha1.SourceSpec) -> Bundle:
+    """Return the files of a stage's source; a visit keeps to what it found first."""
+    if stage not in visit.bundles:
+        visit.bundles[stage] = (
+            bundle_of_inline((file.path, file.content) for file in source.inline)
+            if source.inline
+            else await visit.surroundings.bundle(tuple(reference.name for reference in source.config_map_refs))
+        )
+    return visit.bundles[stage]
 
 
 async def observe(visit: Visit) -> Found | None:
@@ -52,7 +56,7 @@ async def observe(visit: Visit) -> Found | None:
     if spec is None:
         return None
     tool, options = visit.tools[spec.tool.value], options_of(spec)
-    bundle = await load(visit, spec.source)
+    bundle = await load(visit, StageName.MIGRATIONS, spec.source)
     source = visit.sources.load(tool, bundle)
     view = visit.sessions.as_role if visit.database_exists else None
     history = await _read(tool, view, options) if view else History(table_exists=False)
@@ -140,10 +144,7 @@ class ApplyMigrations:
         await locks.acquire(connection)
         history = await _read(tool, connection, options)
         pending = tool.compare(self.source, history, options).pending
-        try:
-            await _apply(visit, tool, self.source, pending, await _run_of(visit, connection, options))
-        finally:
-            await visit.write_audit()
+        await _apply(visit, tool, self.source, pending, await _run_of(visit, connection, options))
         # What a session of its own sees is committed: one that an env.py led astray would see its own work.
         await visit.sessions.another()
         return NOTED

@@ -58,7 +58,7 @@ async def observe(visit: Visit) -> Found | None:
     if seed is None or not is_requested(seed):
         visit.facts.seed = status.SeedStatus(state=status.SeedState.NOT_REQUESTED)
         return None
-    bundle = await load(visit, seed.source)
+    bundle = await load(visit, StageName.SEED, seed.source)
     view = visit.sessions.as_role if visit.ledger_exists else None
     marker = await _marker(view) if view else None
     if not _is_settled(seed, marker):
@@ -151,9 +151,12 @@ class RunSeed:
             # Somebody was faster, while this visit waited for the lock.
             return NOTED
         empty_only = visit.spec.seed.policy is SeedPolicy.IF_EMPTY
-        await seeding.run(connection, self.bundle, self.ignored if empty_only else None, visit.spec)
+        occupied = await seeding.run(connection, self.bundle, self.ignored if empty_only else None, visit.spec)
+        if occupied:
+            await Adopt(table=occupied, bundle=self.bundle, question=tuple(question(visit.spec.seed))).run(visit)
+            visit.changed(StageName.SEED, f"note that {occupied} has rows already, and seed nothing")
         await visit.sessions.another()
-        return None
+        return NOTED if occupied else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 import psycopg
@@ -12,7 +12,7 @@ from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import SeedSpec, Spec
 from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.sqlstates import error_of, is_transient, server_words
+from database_bootstrap.postgres.sqlstates import error_of, passing, server_words
 from database_bootstrap.stages import catalogue
 from database_bootstrap.stages.migrations import options_of, settle
 from database_bootstrap.stages.visit import Visit
@@ -20,6 +20,8 @@ from database_bootstrap.tools import scripts
 
 _BLOCK = 64 * 1024
 _TABLES_AT_ONCE = 100
+Judge = Callable[[Connection, tuple[str, str]], Awaitable[bool]]
+"""Decides of a table that cannot be read whether it may be passed over."""
 _PROVIDER_SCHEMAS = (
     "cron",
     "pgagent",
@@ -32,20 +34,22 @@ _PROVIDER_SCHEMAS = (
 )
 """What extensions and cloud providers fill themselves."""
 _OWNED_SEQUENCES = """
-    SELECT s.oid::pg_catalog.int8, sn.nspname, s.relname, tn.nspname, t.relname, a.attname
+    SELECT s.oid::pg_catalog.int8, q.seqmax, sn.nspname, s.relname, tn.nspname, t.relname, a.attname
     FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
     JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
     JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
     JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+        AND a.atttypid IN ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype, 'int8'::pg_catalog.regtype)
     JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid AND q.seqincrement > 0
     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = d.classid
       AND d.deptype IN ('a', 'i') AND tn.nspname <> 'dbbootstrap'
+      AND pg_catalog.pg_has_role(t.relowner, 'USAGE') AND pg_catalog.pg_has_role(s.relowner, 'USAGE')
 """
 _RAISE_SEQUENCE = """
     SELECT pg_catalog.setval({sequence}::pg_catalog.regclass, top)
-    FROM (SELECT pg_catalog.max({column}) AS top FROM {table}) t
+    FROM (SELECT least(pg_catalog.max({column}), {greatest}) AS top FROM {table}) t
     WHERE top > (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {sequence_name})
 """
 
@@ -103,16 +107,45 @@ async def history_tables(visit: Visit) -> tuple[str, ...]:
 
 
 async def find_row(connection: Connection, ignore: frozenset[str]) -> str | None:
-    """Return a user table that has a row, or None where all are empty; one that cannot be read counts as not empty."""
+    """Return a user table that has a row, or None where all are empty; one that cannot be read counts as not empty.
+
+    Of a table with FORCE ROW LEVEL SECURITY a session that only reads learns nothing: it is passed over here, and asked
+    about under the lock.
+    """
+    return await _find_row(connection, ignore, _is_forced)
+
+
+async def _find_row(connection: Connection, ignore: frozenset[str], judge: Judge) -> str | None:
     tables = await _asked(connection, ignore)
     for start in range(0, len(tables), _TABLES_AT_ONCE):
-        if found := await _first_with_a_row(connection, tables[start : start + _TABLES_AT_ONCE]):
+        if found := await _first_with_a_row(connection, tables[start : start + _TABLES_AT_ONCE], judge):
             return found
     return None
 
 
-async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, str]]) -> str | None:
-    """Ask about several tables in one statement; where one cannot be read, ask about each by itself."""
+async def _is_forced(connection: Connection, table: tuple[str, str]) -> bool:
+    """Whether the table hides its rows from its owner too, and nothing else keeps them from being read."""
+    query = (
+        "SELECT relforcerowsecurity AND pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class"
+        " WHERE oid = pg_catalog.to_regclass(pg_catalog.format('%%I.%%I', %s::text, %s::text))"
+    )
+    row = await (await connection.execute(query, table)).fetchone()
+    return bool(row and row[0])
+
+
+async def _is_empty_behind_its_policies(connection: Connection, table: tuple[str, str]) -> bool:
+    """Whether a table with FORCE ROW LEVEL SECURITY has no row; it is asked without, in what is then rolled back."""
+    if not await _is_forced(connection, table):
+        return False
+    name = sql.Identifier(*table)
+    async with connection.transaction(force_rollback=True):
+        await connection.execute(sql.SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(name))
+        row = await (await connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name))).fetchone()
+    return row is not None and not row[0]
+
+
+async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, str]], judge: Judge) -> str | None:
+    """Ask about several tables in one statement; where one cannot be read, about each by itself, and then the judge."""
     cases = sql.SQL(" ").join(
         sql.SQL("WHEN EXISTS (SELECT FROM {}) THEN {}").format(sql.Identifier(*table), sql.Literal(".".join(table)))
         for table in tables
@@ -122,9 +155,9 @@ async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, 
             row = await (await connection.execute(sql.SQL("SELECT CASE {} END").format(cases))).fetchone()
     except psycopg.errors.InsufficientPrivilege:
         if len(tables) == 1:
-            return ".".join(tables[0])
+            return None if await judge(connection, tables[0]) else ".".join(tables[0])
         for table in tables:
-            if found := await _first_with_a_row(connection, [table]):
+            if found := await _first_with_a_row(connection, [table], judge):
                 return found
         return None
     return str(row[0]) if row and row[0] else None
@@ -135,12 +168,12 @@ async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[s
     return [table for table in tables if ".".join(table) not in ignore and table[0] not in _PROVIDER_SCHEMAS]
 
 
-async def run(connection: Connection, bundle: Bundle, ignore: frozenset[str] | None, spec: Spec) -> None:
-    """Seed in one transaction; with `ignore` only where every other table is empty, else `ServerBusy` to look again."""
+async def run(connection: Connection, bundle: Bundle, ignore: frozenset[str] | None, spec: Spec) -> str | None:
+    """Seed in one transaction; with `ignore` only where every other table is empty, else return one that is not."""
     try:
         async with connection.transaction():
-            if ignore is not None:
-                await _require_empty(connection, ignore)
+            if ignore is not None and (occupied := await _lock_and_find_row(connection, ignore)):
+                return occupied
             total = 0
             for file in bundle.files:
                 total += await _put_in(connection, file, spec)
@@ -151,9 +184,10 @@ async def run(connection: Connection, bundle: Bundle, ignore: frozenset[str] | N
             raise error_of(error, "write the seed's marker") from None
     except psycopg.Error as error:
         raise error_of(error, "seed the database") from None
+    return None
 
 
-async def _require_empty(connection: Connection, ignore: frozenset[str]) -> None:
+async def _lock_and_find_row(connection: Connection, ignore: frozenset[str]) -> str | None:
     """Keep writers out for the rest of the transaction, and ask again whether the tables are empty.
 
     With FORCE ROW LEVEL SECURITY even their owner would see none of their rows, unless row_security is off.
@@ -163,10 +197,9 @@ async def _require_empty(connection: Connection, ignore: frozenset[str]) -> None
         names = sql.SQL(", ").join(sql.Identifier(*table) for table in tables)
         await connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE NOWAIT").format(names))
     await connection.execute("SET LOCAL row_security = off")
-    occupied = await find_row(connection, ignore)
+    occupied = await _find_row(connection, ignore, _is_empty_behind_its_policies)
     await connection.execute("SET LOCAL row_security TO DEFAULT")
-    if occupied:
-        raise errors.ServerBusy(f"{occupied} got its first row just now; the seed is considered anew")
+    return occupied
 
 
 async def _put_in(connection: Connection, file: File, spec: Spec) -> int:
@@ -175,7 +208,7 @@ async def _put_in(connection: Connection, file: File, spec: Spec) -> int:
             return await _load_csv(connection, file, table_of(file, spec))
         return await _run_sql(connection, file)
     except psycopg.Error as error:
-        if is_transient(error):
+        if error.sqlstate is None or passing(error.sqlstate):
             raise
         raise errors.SeedFailed(_sentence(file, error)) from None
 
@@ -216,11 +249,12 @@ async def _raise_sequences(connection: Connection) -> None:
     statements = [
         sql.SQL(_RAISE_SEQUENCE).format(
             sequence=sql.Literal(oid),
+            greatest=sql.Literal(greatest),
             column=sql.Identifier(column),
             table=sql.Identifier(schema, table),
             sequence_name=sql.Identifier(sequence_schema, sequence),
         )
-        for oid, sequence_schema, sequence, schema, table, column in await cursor.fetchall()
+        for oid, greatest, sequence_schema, sequence, schema, table, column in await cursor.fetchall()
     ]
     if statements:
         await connection.execute(sql.SQL(";").join(statements))

@@ -10,7 +10,7 @@ from database_bootstrap import errors
 from database_bootstrap.postgres import session
 from database_bootstrap.postgres.connection import Connection, sqlstate_of_refusal
 from database_bootstrap.postgres.login import Login, Settings
-from database_bootstrap.postgres.sqlstates import error_of, refusal_of
+from database_bootstrap.postgres.sqlstates import error_of, passing, refusal_of
 
 Query = sql.SQL | sql.Composed | str
 
@@ -96,8 +96,8 @@ class Sessions:
     def _must(self, opened: Connection | None) -> Connection:
         if opened is not None:
             return opened
-        if self.refusal in {"53300", "57P03"}:
-            raise errors.ServerBusy(f"The server takes no further session of the role now (SQLSTATE {self.refusal})")
+        if self.refusal and passing(self.refusal):
+            raise errors.ServerBusy(f"The server takes no session of the role now (SQLSTATE {self.refusal})")
         raise errors.RoleLoginRefused(
             f"The server refuses the role's own login (SQLSTATE {self.refusal}): check pg_hba.conf and its Secret"
         )

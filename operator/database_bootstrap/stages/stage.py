@@ -1,11 +1,15 @@
 """How every stage runs: observe, compare, act, and look again."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+import psycopg
+
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
-from database_bootstrap.errors import NotConverging
+from database_bootstrap.errors import BootstrapError, NotConverging
+from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.visit import Visit
 
 Found = TypeVar("Found")
@@ -47,7 +51,13 @@ class Stage(Generic[Found]):
     """Pure: what to say of what was found."""
 
     async def run(self, visit: Visit) -> Outcome:
-        """Make it so, and say how it stands."""
+        """Make it so, and say how it stands; raise our errors only."""
+        try:
+            return await self._converge(visit)
+        except psycopg.Error as error:
+            raise error_of(error, f"see to the {self.name.value}") from None
+
+    async def _converge(self, visit: Visit) -> Outcome:
         found = await self.observe(visit)
         actions = self.compare(visit, found)
         if visit.planning:
@@ -68,9 +78,15 @@ class Stage(Generic[Found]):
         )
 
     async def _act(self, visit: Visit, actions: Sequence[Action]) -> None:
-        for action in actions:
-            if await action.run(visit) is not NOTED:
-                visit.changed(self.name, str(action))
+        try:
+            for action in actions:
+                if await action.run(visit) is not NOTED:
+                    visit.changed(self.name, str(action))
+        except BootstrapError:
+            # What was done before the failure was done, and belongs into the audit log, if that can be reached at all.
+            with contextlib.suppress(BootstrapError):
+                await visit.write_audit()
+            raise
         await visit.write_audit()
 
     def _planned(self, actions: Sequence[Action]) -> Outcome:

@@ -2,11 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from database_bootstrap.api import conditions
 from database_bootstrap.api.outcomes import Outcome, Verdict
 from database_bootstrap.api.status import (
+    BindingStatus,
     DatabaseStatus,
     ExtensionStatus,
+    LastChange,
     MigrationsStatus,
     RoleStatus,
     SeedStatus,
@@ -41,6 +45,19 @@ class Facts:
     binding: str | None = None
     """The name of the connection Secret, once it is published."""
 
+    def over(self, before: Status) -> Status:
+        """Return the status with what was learned; what was not learned stays as it was known."""
+        learned = {
+            "server": self.server,
+            "role": self.role,
+            "database": self.database,
+            "extensions": self.extensions,
+            "migrations": self.migrations,
+            "seed": self.seed,
+            "binding": BindingStatus(name=self.binding) if self.binding else None,
+        }
+        return before.model_copy(update={name: value for name, value in learned.items() if value is not None})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -58,6 +75,16 @@ class Report:
     def trouble(self) -> Outcome | None:
         """The outcome that kept the visit from its end, if any."""
         return next((o for o in self.outcomes if o.verdict in {Verdict.RETRY, Verdict.STALLED}), None)
+
+    def over(self, before: Status, *, generation: int, now: datetime) -> Status:
+        """Return the status at the end of a visit to this generation of the resource."""
+        changes = len(self.changes)
+        update = {
+            "conditions": conditions.derive(self.outcomes, previous=before.conditions, generation=generation, now=now),
+            "observed_generation": generation,
+            "last_change": LastChange(time=now, generation=generation, changes=changes) if changes else None,
+        }
+        return self.facts.over(before).model_copy(update={name: it for name, it in update.items() if it is not None})
 
 
 Progress = Callable[[Sequence[Outcome], Facts], Awaitable[None]]

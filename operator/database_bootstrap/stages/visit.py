@@ -52,6 +52,8 @@ class Visit:
     tools: Mapping[str, Tool[Any]]
     sources: Sources
     progress: Progress
+    bundles: dict[StageName, Bundle] = field(default_factory=dict)
+    """The files of the sources, as they were when this visit first asked."""
     planning: bool = False
     """Look and compare only."""
     facts: Facts = field(default_factory=Facts)
@@ -70,6 +72,10 @@ class Visit:
     database_exists: bool = False
     incarnation: str | None = None
     """Of the database, where there is a ledger."""
+    ledger_is_new: bool = False
+    """It was made by this visit."""
+    has_changed: bool = False
+    """Something was done in this visit."""
     _changes: list[str] = field(default_factory=list)
     _audit: list[tuple[str, str]] = field(default_factory=list)
     _told: bool = False
@@ -91,6 +97,7 @@ class Visit:
     def changed(self, stage: StageName, change: str, *, audited: bool = False) -> None:
         """Note a change; what the audit log has already, with the change itself, is not written there again."""
         self._changes.append(change)
+        self.has_changed = True
         if not audited:
             self._audit.append((stage.value, change))
 

@@ -132,7 +132,12 @@ def url_of(job: wire.Job) -> str:
 
 
 def _options(target: wire.Target) -> str:
-    settings = {"lock_timeout": f"{target.lock_timeout}s", "statement_timeout": f"{target.statement_timeout}s"}
+    settings = {
+        "lock_timeout": f"{target.lock_timeout}s",
+        "statement_timeout": f"{target.statement_timeout}s",
+        "idle_session_timeout": "0",
+        "default_transaction_read_only": "off",
+    }
     if target.schema != "public":
         settings["search_path"] = '"{}"'.format(target.schema.replace('"', '""'))
     return " ".join(

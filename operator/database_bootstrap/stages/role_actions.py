@@ -1,0 +1,161 @@
+"""What can be done to a role; each action is one transaction."""
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from database_bootstrap import errors
+from database_bootstrap.postgres import scram
+from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
+from database_bootstrap.stages.sessions import execute, rows
+from database_bootstrap.stages.visit import Visit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepPassword:
+    """Generate a password, and keep it before anybody sets it: no crash leaves one that nobody knows."""
+
+    secret: str
+
+    def __str__(self) -> str:
+        return f"generate a password into Secret {self.secret}"
+
+    async def run(self, visit: Visit) -> None:
+        await visit.credentials.keep_password(scram.generate_password())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePassword:
+    """Put the password back into its Secret from the connection Secret, where it still is."""
+
+    secret: str
+
+    def __str__(self) -> str:
+        return f"restore Secret {self.secret} from the connection Secret"
+
+    async def run(self, visit: Visit) -> None:
+        published = await visit.credentials.published()
+        assert published is not None
+        await visit.credentials.keep_password(published.password)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRole:
+    """CREATE ROLE and its COMMENT in one transaction: the comment says which database is about to be made."""
+
+    name: str
+    connection_limit: int | None
+
+    def __str__(self) -> str:
+        return f'create role "{self.name}"'
+
+    async def run(self, visit: Visit) -> None:
+        connection = await visit.sessions.administrator()
+        await require_rights(visit)
+        mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=Origin.CREATED)
+        name = sql.Identifier(self.name)
+        await execute(
+            connection,
+            sql.SQL(
+                "CREATE ROLE {} LOGIN NOSUPERUSER NOREPLICATION NOBYPASSRLS NOCREATEROLE NOCREATEDB"
+                " CONNECTION LIMIT {} PASSWORD {}"
+            ).format(name, sql.Literal(self.connection_limit or -1), sql.Literal(await _verifier(visit))),
+            sql.SQL("COMMENT ON ROLE {} IS {}").format(name, sql.Literal(with_mark(None, mark))),
+            doing=f'create role "{self.name}"',
+        )
+        visit.role_is_new = True
+        # Where the connection Secret outlived the server, the role was tried before it was there.
+        visit.sessions.forget_refusal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRole:
+    """Take the role over: its comment names this resource from now on."""
+
+    name: str
+    comment: str | None
+
+    def __str__(self) -> str:
+        return f'take over role "{self.name}"'
+
+    async def run(self, visit: Visit) -> None:
+        before = mark_in(self.comment)
+        origin = before.origin if before else Origin.ADOPTED
+        mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=origin)
+        statement = sql.SQL("COMMENT ON ROLE {} IS {}").format(
+            sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
+        )
+        await execute(await visit.sessions.administrator(), statement, doing=str(self))
+
+
+async def require_rights(visit: Visit) -> None:
+    """Raise `AccessDenied` with the cure where the administrator may not create roles and databases."""
+    if visit.rights_known:
+        return
+    connection = await visit.sessions.administrator()
+    query = (
+        "SELECT rolsuper OR (rolcreaterole AND rolcreatedb), rolname FROM pg_catalog.pg_roles"
+        " WHERE rolname = current_user"
+    )
+    ((sufficient, name),) = await rows(connection, query, doing="look at the administrator's rights")
+    if not sufficient:
+        raise errors.AccessDenied(
+            f'The administrator "{name}" may not create roles and databases; let a superuser run: '
+            f'ALTER ROLE "{name}" CREATEROLE CREATEDB'
+        )
+    visit.rights_known = True
+
+
+async def _verifier(visit: Visit) -> str:
+    login = await visit.credentials.role()
+    assert login is not None
+    return scram.verifier(await visit.sessions.administrator(), login.user, login.password)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPassword:
+    """Set the password of the Secret again: somebody has changed the one or the other."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f'set the password of role "{self.name}" to that of its Secret'
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+            sql.Identifier(self.name), sql.Literal(await _verifier(visit))
+        )
+        await execute(await visit.sessions.administrator(), statement, doing=str(self))
+        visit.sessions.forget_refusal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowLogin:
+    """Let the role log in again."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f'let role "{self.name}" log in'
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(self.name))
+        await execute(await visit.sessions.administrator(), statement, doing=str(self))
+        visit.sessions.forget_refusal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitConnections:
+    """Set the role's connection limit."""
+
+    name: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f'limit role "{self.name}" to {self.limit} connections'
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(
+            sql.Identifier(self.name), sql.Literal(self.limit)
+        )
+        await execute(await visit.sessions.administrator(), statement, doing=str(self))
