@@ -84,11 +84,13 @@ class Bench:
             list(pool.map(lambda number: self.script(f"plainmany_{number}").run(), range(count)))
         theirs = time.perf_counter() - began
         with Sampler(self.server) as sampler:
+            cpu = _cpu(self.operator.pid)
             began = time.perf_counter()
             with ThreadPoolExecutor(WORKERS) as pool:
                 list(pool.map(lambda number: self.create(f"many_{number}"), range(count)))
             self.readiness.wait({f"many-{number}" for number in range(count)})
             ours = time.perf_counter() - began
+            cpu = _cpu(self.operator.pid) - cpu
         made = [line for line in writes(self.plane, NAMESPACE) if "many" in line or line.startswith("create events")]
         print(f"{count} resources at once           {ours:7.2f} s    {count / ours:.1f} a second")
         print(f"psql scripts, four workers      {theirs:7.2f} s    {count / theirs:.1f} a second")
@@ -96,6 +98,7 @@ class Bench:
         print(f"PostgreSQL connections at once  {sampler.most:7d}    (wanted: at most 8)")
         print(f"idle ones afterwards            {sampler.left:7d}    (wanted: none)")
         print(f"API writes per resource         {len(made) / count:7.2f}    (wanted: at most 6)")
+        print(f"operator's CPU a resource       {1000 * cpu / count:7.0f} ms")
         print(f"operator's peak memory          {_peak_memory(self.operator.pid):7.0f} MiB")
         return ours / theirs
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from fix_operator import BOOTSTRAPS, Operator, ready, until
+from fix_postgres import INSTALLATIONS
 from localservers import ControlPlane, Credentials, PostgresServer
 
 
@@ -125,6 +126,28 @@ class Tenant:
         path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
         items: list[dict[str, Any]] = self.plane.request("GET", path)["items"]
         return items
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run what goes through the whole system on the oldest major as superuser and on the newest as the other kind.
+
+    The stages themselves are tested on every major with every kind of administrator; the way to them is the same for all.
+    """
+    majors = [installation.major for installation in config.stash[INSTALLATIONS]]
+    if len(majors) < 2:
+        return
+    chosen = {(majors[0], "superuser"), (majors[-1], "createrole")}
+    left_out = [item for item in items if _combination(item) not in {None, *chosen}]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _combination(item: pytest.Item) -> tuple[int, str] | None:
+    """Return major and kind of administrator of a test with a tenant, else None."""
+    if "tenant" not in getattr(item, "fixturenames", ()):
+        return None
+    parameters: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
+    return parameters["postgres_server"].major, parameters["admin"]
 
 
 @pytest.fixture
