@@ -22,7 +22,6 @@ from database_bootstrap.bundles.bundle import File, bundle_of
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login
-from database_bootstrap.stages.migrations import settle
 from database_bootstrap.tools.prisma import Prisma
 from database_bootstrap.tools.tool import Options, Run
 
@@ -115,6 +114,9 @@ def _run(connection: Connection, login: Login, options: Options) -> Run:
     async def applied(name: str) -> None:
         """Nobody is told."""
 
+    async def settle() -> None:
+        await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
+
     return Run(
         connection=connection,
         login=login,
@@ -123,7 +125,7 @@ def _run(connection: Connection, login: Login, options: Options) -> Run:
         record=record,
         verify_lock=partial(locks.verify, connection),
         applied=applied,
-        settle=partial(settle, connection),
+        settle=settle,
     )
 
 

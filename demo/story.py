@@ -121,13 +121,10 @@ class Story:
         return _manifest("Secret", "postgres-admin", stringData=access | login)
 
     def _bundle(self, directory: Path) -> list[dict[str, Any]]:
-        """Return what `database-bootstrap bundle` makes of a directory, labelled to act at once."""
+        """Return what `database-bootstrap bundle` makes of a directory."""
         command = [str(COMMAND), "bundle", str(directory), "--name", "shop-migrations"]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        made = list(yaml.safe_load_all(said))
-        for manifest in made:
-            manifest["metadata"]["labels"] = {"dbbootstrap.io/watch": "true"}
-        return made
+        return list(yaml.safe_load_all(said))
 
     def _seed(self) -> dict[str, Any]:
         files = {path.name: path.read_text() for path in sorted((SHOP / "seed").iterdir())}

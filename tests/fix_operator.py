@@ -320,14 +320,14 @@ async def make_stage(
     """Return a function that starts one more controller on the test's namespace."""
     async with AsyncExitStack() as stack:
 
-        async def make(**settings: Any) -> Stage:
+        async def make(client: type[Kube] = Kube, workers: int = 1, cluster_id: str = "tests") -> Stage:
             configuration = await access.configure(str(operator_access), None)
-            kube = access.connect(configuration)
+            kube = access.connect(configuration, client)
             stack.push_async_callback(kube.close)
             line = Rehearsal()
             means = Means(
-                settings=Settings(namespaces=(namespace,), **settings),
-                cluster=Cluster(kube=kube, id="tests", is_around=False),
+                settings=Settings(namespaces=(namespace,), workers=workers),
+                cluster=Cluster(kube=kube, id=cluster_id, is_around=False),
                 line=line,
                 recorder=Recorder(kube, "test"),
                 login=partial(access.credentials, configuration),

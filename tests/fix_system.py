@@ -131,7 +131,7 @@ class Tenant:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run what goes through the whole system on the oldest major as superuser and on the newest as the other kind.
 
-    The stages themselves are tested on every major with every kind of administrator; the way to them is the same for all.
+    The stages themselves are tested on every major with every kind of administrator; the way to them is one for all.
     """
     majors = [installation.major for installation in config.stash[INSTALLATIONS]]
     if len(majors) < 2:

@@ -15,8 +15,7 @@ from psycopg import sql
 from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.login import Endpoint, Login
-from database_bootstrap.stages import migrations
+from database_bootstrap.postgres.login import Endpoint, Login, Settings
 from database_bootstrap.tools.prisma import Prisma
 from database_bootstrap.tools.sql_files import SqlFiles
 from database_bootstrap.tools.tool import Comparison, Options, Run, Tool
@@ -68,7 +67,7 @@ class Workbench:
     @asynccontextmanager
     async def session(self, options: Options) -> AsyncIterator[Connection]:
         """Open the migrating session, with the database's lock."""
-        async with await session.connect(self.login, migrations.settings_of(options)) as connection:
+        async with await session.connect(self.login, _settings_of(options)) as connection:
             await locks.acquire(connection)
             yield connection
 
@@ -87,8 +86,18 @@ class Workbench:
             record=record,
             verify_lock=partial(locks.verify, connection),
             applied=applied,
-            settle=partial(migrations.settle, connection),
+            settle=partial(_settle, connection),
         )
+
+
+def _settings_of(options: Options) -> Settings:
+    search_path = {} if options.schema == "public" else {"search_path": sql.Identifier(options.schema).as_string()}
+    limits = {"lock_timeout": f"{options.lock_timeout}s", "statement_timeout": f"{options.statement_timeout}s"}
+    return {**session.OWNER, **limits, **search_path}
+
+
+async def _settle(connection: Connection) -> None:
+    await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
 
 
 def bundle(files: Mapping[str, str]) -> Bundle:

@@ -169,7 +169,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         message="`database.parameters[].name` must be a parameter's name in lower case, such as `timezone` or "
-        "`pg_trgm.word_similarity_threshold`",
+        "`statement_timeout`",
         good=({"spec.database.parameters.0.name": "pg_trgm.word_similarity_threshold"},),
         bad=tuple({"spec.database.parameters.0.name": it} for it in ("TimeZone", "a-b", "a..b", ".a", "1a", "a = b;")),
     ),
@@ -240,6 +240,19 @@ CASES: tuple[Case, ...] = (
             {"spec.role.passwordSecretRef": GONE, "spec.connectionSecret.name": "shop-password"},
         ),
         bad=({"spec.connectionSecret.name": "shop-password"}, {"spec.connectionSecret.name": "postgres-admin"}),
+    ),
+    Case(
+        message="`connectionSecret.name` must not be `<metadata.name>-role`: a generated password is kept there",
+        good=(
+            {"spec.connectionSecret": GONE},
+            {"spec.connectionSecret.name": "other-role"},
+            {"spec.connectionSecret.name": "shop-role-db"},
+        ),
+        bad=(
+            {"spec.connectionSecret.name": "shop-role"},
+            {"spec.connectionSecret.name": "shop-role", "spec.role.passwordSecretRef": GONE},
+            {"metadata.name": "a.b-c", "spec.connectionSecret.name": "a.b-c-role"},
+        ),
     ),
     _immutable("role.name", "spec.role.name", other="somebody_else"),
     _immutable("database.name", "spec.database.name", other="another"),

@@ -15,8 +15,8 @@ from database_bootstrap.api import names, schema
 from database_bootstrap.bundles import configmaps
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.reconcile import Engine
-from database_bootstrap.standalone import manifests, run
-from database_bootstrap.standalone.collection import CLUSTER
+from database_bootstrap.standalone import console, manifests, run
+from database_bootstrap.standalone.collection import CLUSTER, NAME_LENGTH, is_namespace, is_object_name
 from database_bootstrap.standalone.console import Console, JsonConsole, TextConsole
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.run import Exit, Options, Work
@@ -55,7 +55,8 @@ example:
 """
 BUNDLE_EXAMPLES = """\
 Prints ConfigMaps that hold the files of a directory: as plain keys where they fit, compressed where they do not, and
-several where one is too small; migrations.source.configMapRefs then names them all.
+several (NAME-1, NAME-2) where one is too small; migrations.source.configMapRefs must then list them all. Their label
+lets the operator act as soon as they change.
 
 examples:
   database-bootstrap bundle prisma/migrations --name shop-migrations --namespace shop | kubectl apply -f -
@@ -129,7 +130,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _add_apply(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     parser.add_argument(
-        "--wait", type=float, default=0.0, metavar="SECONDS", help="go on trying for so long what may heal by itself"
+        "--wait",
+        type=settings.seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="go on trying for so long what may heal by itself",
     )
 
 
@@ -140,8 +145,8 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--name", help="of the ConfigMap (default: after the directory)")
-    parser.add_argument("--namespace", help="(default: none, so that kubectl's applies)")
+    parser.add_argument("--name", type=_bundle_name, help="of the ConfigMap (default: after the directory)")
+    parser.add_argument("--namespace", type=_namespace, help="(default: none, so that kubectl's applies)")
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -156,7 +161,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _apply(chosen: argparse.Namespace) -> int:
-    options = _options(chosen, wait_seconds=chosen.wait)
+    options = _options(chosen, wait_seconds=chosen.wait, writes=True)
     work = run.prepare(options)
     return asyncio.run(_with_engine(work, lambda engine: run.apply(engine, work, options, _console(chosen))))
 
@@ -191,11 +196,12 @@ async def _with_engine(work: Sequence[Work], act: Callable[[Engine], Awaitable[i
         await engine.stop()
 
 
-def _options(chosen: argparse.Namespace, wait_seconds: float = 0.0) -> Options:
+def _options(chosen: argparse.Namespace, *, wait_seconds: float = 0.0, writes: bool = False) -> Options:
     return Options(
         sources=chosen.file,
         secret_dir=chosen.secret_dir,
         keep=not chosen.no_secret_dir,
+        writes=writes,
         wait_seconds=wait_seconds,
         cluster_id=chosen.cluster_id,
     )
@@ -207,8 +213,11 @@ def _console(chosen: argparse.Namespace) -> Console:
 
 def _bundle(chosen: argparse.Namespace) -> int:
     name = chosen.name or _name_after(chosen.directory)
-    made = configmaps.config_maps_of(chosen.directory, name, chosen.namespace)
+    made = configmaps.config_maps_of(chosen.directory, name, chosen.namespace, {names.LABEL_WATCH: "true"})
     manifests.write(made, sys.stdout)
+    if len(made) > 1:
+        listed = ", ".join(f"{{name: {one['metadata']['name']}}}" for one in made)
+        console.note(f"One ConfigMap is too small. The resource must list them all: configMapRefs: [{listed}]")
     return Exit.DONE
 
 
@@ -220,6 +229,18 @@ def _crd(chosen: argparse.Namespace) -> int:
 def _refused(error: Exception, code: Exit) -> Exit:
     print(f"database-bootstrap: {error}", file=sys.stderr)
     return code
+
+
+def _bundle_name(text: str) -> str:
+    if not is_object_name(text) or len(text) > NAME_LENGTH - len("-9999"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a ConfigMap")
+    return text
+
+
+def _namespace(text: str) -> str:
+    if not is_namespace(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a namespace")
+    return text
 
 
 def _name_after(directory: Path) -> str:

@@ -104,6 +104,12 @@ def exposition() -> bytes:
     return generate_latest(REGISTRY)
 
 
+def forget_all() -> None:
+    """Take all resources out of the metrics: whoever begins to act finds out anew which there are."""
+    RESOURCES.set(0)
+    PENDING_MIGRATIONS.clear()
+
+
 def forget(namespace: str, name: str) -> None:
     """Take a resource that is gone out of the metrics."""
     with suppress(KeyError):

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--leader-elect", action=argparse.BooleanOptionalAction, default=None, help="act only while holding a Lease")
     add("--lease-namespace", metavar="NAME", help="namespace of the Lease (default: the operator's own)")
     add("--lease-name", metavar="NAME", help="name of the Lease (default: database-bootstrap-operator)")
-    add("--grace-seconds", type=_seconds, metavar="SECONDS", help="for visits to end after SIGTERM (default: 25)")
+    add("--grace-seconds", type=seconds, metavar="SECONDS", help="for visits to end after SIGTERM (default: 25)")
     add("--log-level", choices=LEVELS, type=str.upper, help="(default: INFO)")
     add("--log-format", choices=("json", "text"), help="(default: json)")
     add("--watch-secrets", action="store_true", default=None, help="act at once on Secrets; needs list and watch")
@@ -82,7 +82,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str]) ->
         leader_elect=read.value("leader_elect", _flag, False),
         lease_namespace=read.text("lease_namespace") or environ.get("POD_NAMESPACE") or None,
         lease_name=read.text("lease_name") or defaults.lease_name,
-        grace_seconds=read.value("grace_seconds", _seconds, defaults.grace_seconds),
+        grace_seconds=read.value("grace_seconds", seconds, defaults.grace_seconds),
         log_level=read.value("log_level", _level, defaults.log_level),
         log_format=read.value("log_format", _format, defaults.log_format),
         watch_secrets=read.value("watch_secrets", _flag, False),
@@ -135,7 +135,8 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Return a length of time; neither `nan` nor `inf` nor less than none is one."""
     if not re.fullmatch(r"\d+(\.\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return float(text)

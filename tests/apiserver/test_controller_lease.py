@@ -13,6 +13,7 @@ from fix_operator import SYSTEM_NAMESPACE
 from localservers import ControlPlane
 
 SHORT = Terms(duration=1.0, deadline=0.8, retry=0.1)
+SLOW = Terms(duration=60, deadline=50, retry=0.1)
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases"
 
 
@@ -60,11 +61,10 @@ async def test_second_one_waits_as_long_as_the_first_renews(elector: Callable[[s
 async def test_lease_that_is_given_back_is_taken_at_once(
     elector: Callable[..., Elector], control_plane: ControlPlane, namespace: str
 ) -> None:
-    slow = Terms(duration=60, deadline=50, retry=0.1)
-    first = elector("a", slow)
+    first = elector("a", SLOW)
     await first.acquire()
     await first.release()
-    await asyncio.wait_for(elector("b", slow).acquire(), 5)
+    await asyncio.wait_for(elector("b", SLOW).acquire(), 5)
     assert spec(control_plane, namespace)["holderIdentity"] == "b"
     assert spec(control_plane, namespace)["leaseTransitions"] == 1
 
@@ -100,11 +100,23 @@ async def test_holder_that_cannot_renew_gives_up_before_the_lease_is_over(
 
 
 async def test_holder_that_lost_the_lease_to_another_one_sees_it(
-    elector: Callable[[str], Elector], control_plane: ControlPlane, namespace: str
+    elector: Callable[..., Elector], control_plane: ControlPlane, namespace: str
 ) -> None:
-    first = elector("a")
+    first = elector("a", SLOW)
     await first.acquire()
     async with holding(first) as tenure:
         patch = {"spec": {"holderIdentity": "b", "renewTime": "2030-01-01T00:00:00.000000Z"}}
         control_plane.request("PATCH", f"{LEASES}/{namespace}", patch)
         await asyncio.wait_for(tenure, 5)
+
+
+async def test_silence_of_the_api_server_is_named(
+    elector: Callable[[str], Elector], control_plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    control_plane.pause_apiserver()
+    try:
+        with caplog.at_level("INFO", "database_bootstrap"), pytest.raises(TimeoutError):
+            await asyncio.wait_for(elector("a").acquire(), SHORT.deadline)
+    finally:
+        control_plane.resume_apiserver()
+    assert "Lease not taken: TimeoutError" in caplog.text

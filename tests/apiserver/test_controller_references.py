@@ -8,7 +8,7 @@ import pytest
 
 from database_bootstrap import metrics
 from database_bootstrap.api.binding import Connection
-from database_bootstrap.errors import AccessDenied, BundleRejected, NotOwned, ReferenceNotFound, ServerUnreachable
+from database_bootstrap.errors import BundleRejected, ClusterUnavailable, NotOwned, ReferenceNotFound
 from database_bootstrap.kube import access
 from database_bootstrap.kube.client import SECRETS, Kube
 from database_bootstrap.kube.library import Library
@@ -216,7 +216,9 @@ async def test_right_that_is_missing_is_named(control_plane: ControlPlane, names
     kubeconfig = control_plane.service_account_kubeconfig(namespace, "nobody")
     nobody = access.connect(await access.configure(str(kubeconfig), None))
     try:
-        with pytest.raises(AccessDenied, match=f'get secrets "admin" in namespace {namespace}'):
+        with pytest.raises(
+            ClusterUnavailable, match=f'does not let the operator get secrets "admin" in namespace {namespace}'
+        ):
             await nobody.get(SECRETS, namespace, "admin")
     finally:
         await nobody.close()
@@ -228,7 +230,7 @@ async def test_api_server_that_does_not_answer_is_a_passing_trouble(
     control_plane.stop_apiserver()
     try:
         with pytest.raises(
-            ServerUnreachable,
+            ClusterUnavailable,
             match=f'The Kubernetes API did not answer .* get secrets "admin" in namespace {namespace}',
         ):
             await kube.get(SECRETS, namespace, "admin")

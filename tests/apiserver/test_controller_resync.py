@@ -1,9 +1,12 @@
 """The authoritative list finds what a watch has swallowed."""
 
+import time
+
 import pytest
 
 from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.resync import Resync
+from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.kube.client import CONFIG_MAPS, METADATA_LIST, Kube
@@ -20,7 +23,7 @@ class Parts:
         self.store = Store()
         self.queue = WorkQueue(workers=1)
         self.library = Library(kube)
-        self.intake = Intake(self.store, self.queue, self.library)
+        self.intake = Intake(self.store, self.queue, self.library, Standings(time.monotonic))
         self.resync = Resync(
             kube=kube, store=self.store, intake=self.intake, library=self.library, namespaces=[namespace]
         )

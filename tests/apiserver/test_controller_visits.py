@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
+from database_bootstrap.kube.client import Call, Kube
 from database_bootstrap.stages.subject import Facts, Progress, Report, Subject
 from database_bootstrap.stages.surroundings import Surroundings
 from fix_operator import BOOTSTRAPS, Stage, all_done, soon, stopped
@@ -30,10 +32,17 @@ def says(*reports: Report) -> Play:
 async def settled(stage: Stage, visits: int) -> None:
     """Wait until so many visits were made, and make sure that no further one follows from what they wrote."""
     await soon(lambda: len(stage.line.visits) >= visits)
-    # What is made last is told of last: once this resource was visited, all echoes of the others have come in.
-    stage.create("last-of-all")
-    await soon(lambda: any(visit.owner.name == "last-of-all" for visit in stage.line.visits))
-    assert [visit.owner.name for visit in stage.line.visits].count("shop") == visits
+    # There is one worker, and a queue. Once the first of these is visited, all echoes have come in; once the second is,
+    # whatever followed from them was visited too.
+    for name in ("last-of-all", "really-last"):
+        stage.create(name)
+        await soon(lambda: name in visited(stage))  # noqa: B023 awaited here
+    assert visited(stage).count("shop") == visits
+
+
+def visited(stage: Stage) -> list[str]:
+    """Return the names of the resources that were visited, in order."""
+    return [visit.owner.name for visit in stage.line.visits]
 
 
 async def test_new_resource_is_visited_once_and_its_status_written_once(stage: Stage) -> None:
@@ -69,7 +78,25 @@ async def test_visit_that_finds_nothing_to_do_writes_nothing(stage: Stage) -> No
     await soon(lambda: len(stage.line.visits) == 2)
     await settled(stage, 2)
     assert stage.get()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-    assert [line for line in stage.writes() if "last-of-all" not in line] == writes
+    assert [line for line in stage.writes() if "last" not in line] == writes
+
+
+class LateReplies(Kube):
+    """A client to which the watch tells of a write before the reply to it is there."""
+
+    async def send(self, call: Call) -> Any:
+        reply = await super().send(call)
+        await asyncio.sleep(0.3 if call.subresource == "status" else 0)
+        return reply
+
+
+async def test_echo_that_comes_before_the_reply_causes_no_visit(
+    make_stage: Callable[..., Awaitable[Stage]],
+) -> None:
+    stage = await make_stage(client=LateReplies)
+    stage.create()
+    await soon(stage.ready)
+    await settled(stage, 1)
 
 
 async def test_change_of_the_spec_is_visited_and_of_a_label_is_not(stage: Stage) -> None:
@@ -257,13 +284,14 @@ async def test_new_controller_looks_after_what_is_there(
     stage: Stage, make_stage: Callable[..., Awaitable[Stage]]
 ) -> None:
     stage.create("well")
+    await soon(lambda: stage.ready("well") == ("True", "Succeeded"))
     stage.line.play = says(stopped(Verdict.STALLED, Reason.NOT_OWNED, "Not ours."))
     stage.create("ill")
-    await soon(lambda: stage.ready("well") and stage.ready("ill"))
+    await soon(lambda: stage.ready("ill"))
     await stage.acting.stop(1)
     second = await make_stage()
     second.line.play = says(stopped(Verdict.STALLED, Reason.NOT_OWNED, "Not ours."))
-    await soon(lambda: {visit.owner.name for visit in second.line.visits} == {"well", "ill"})
+    await soon(lambda: set(visited(second)) == {"well", "ill"})
 
 
 async def test_operator_goes_on_after_the_api_server_was_away(stage: Stage) -> None:
@@ -272,3 +300,41 @@ async def test_operator_goes_on_after_the_api_server_was_away(stage: Stage) -> N
     stage.plane.restart_apiserver()
     stage.patch({"spec": {"role": {"connectionLimit": 5}}})
     await soon(lambda: stage.get()["status"]["observedGeneration"] == 2, seconds=20)
+
+
+async def test_visit_that_ends_within_the_grace_period_is_told(stage: Stage) -> None:
+    go_on = asyncio.Event()
+
+    async def play(*_: object) -> Report:
+        await go_on.wait()
+        return all_done()
+
+    stage.line.play = play
+    stage.create()
+    stage.create("too-late", suspend=True)
+    await soon(lambda: stage.line.visits)
+    stop = asyncio.create_task(stage.acting.stop(10))
+    stage.patch({"spec": {"suspend": False}}, "too-late")
+    go_on.set()
+    await asyncio.wait_for(stop, 5)
+    assert stage.ready() == ("True", "Succeeded")
+    assert visited(stage) == ["shop"]
+
+
+async def test_visit_that_does_not_end_within_the_grace_period_is_cancelled(stage: Stage) -> None:
+    rolled_back = []
+
+    async def play(subject: Subject, *_: object) -> Report:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            rolled_back.append(subject.owner.name)
+            raise
+        return all_done()
+
+    stage.line.play = play
+    stage.create()
+    await soon(lambda: stage.line.visits)
+    await asyncio.wait_for(stage.acting.stop(0.2), 5)
+    assert rolled_back == ["shop"]
+    assert stage.ready() is None

@@ -187,6 +187,12 @@ def test_a_new_resource_says_that_nobody_has_looked(plane: ControlPlane, namespa
     assert "shop" in plane.kubectl("get", names.CATEGORY, "--namespace", namespace)
 
 
+def test_a_suspended_resource_says_why_nobody_looks(plane: ControlPlane, namespace: str) -> None:
+    create(plane, changed({"spec.suspend": True}), namespace, dry=False)
+    header, row = plane.kubectl("get", names.SHORT_NAME, "--namespace", namespace, "--output", "wide").splitlines()
+    assert row[header.index("SUSPEND") :].split()[0] == "true"
+
+
 def write_status(
     plane: ControlPlane, namespace: str, status: dict[str, Any], manager: str = names.FIELD_MANAGER
 ) -> None:

@@ -17,6 +17,9 @@ import pytest
 import yaml
 
 from database_bootstrap import cli
+from database_bootstrap.reconcile import Engine
+from database_bootstrap.standalone import run
+from database_bootstrap.standalone.console import TextConsole
 from localservers import Credentials, PostgresServer
 from localservers.processes import free_port
 
@@ -38,6 +41,7 @@ class Shop:
     spec: dict[str, Any]
     more: list[dict[str, Any]] = field(default_factory=list)
     capture: pytest.CaptureFixture[str] | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> Path:
@@ -49,6 +53,7 @@ class Shop:
 
     def write(self) -> list[str]:
         resource = manifest("DatabaseBootstrap", "shop", apiVersion="dbbootstrap.io/v1alpha1", spec=self.spec)
+        resource["metadata"]["annotations"] = dict(self.annotations)
         self.file.write_text(yaml.safe_dump_all([resource, admin_secret(self.server, self.admin), *self.more]))
         return ["-f", str(self.file)]
 
@@ -215,6 +220,46 @@ def test_lost_folder_stops_and_resets_nothing(shop: Shop) -> None:
     assert "PasswordLost" in said
     with psycopg.connect(uri) as connection:
         assert connection.execute("SELECT count(*) FROM users").fetchall() == [(1,)]
+
+
+def test_lost_data_is_noticed_and_made_anew_when_a_person_says_so(shop: Shop) -> None:
+    shop.run("apply")
+    name = shop.spec["database"]["name"]
+    lost = yaml.safe_load((shop.kept / "default.shop.status.yaml").read_text())["status"]["database"]["incarnation"]
+    shop.server.psql(f'DROP DATABASE "{name}" WITH (FORCE)')
+    for command in ("apply", "plan"):
+        code, said = shop.run(command)
+        assert (code, f"dbbootstrap.io/acknowledge-data-loss={lost}" in said) == (1, True)
+        assert "DataLossDetected" in said
+    assert "  Stopped at database.\n" in said
+    assert shop.server.psql(f"SELECT count(*) FROM pg_database WHERE datname = '{name}'") == "0"
+    shop.annotations["dbbootstrap.io/acknowledge-data-loss"] = "another"
+    assert shop.run("apply")[0] == 1
+    shop.annotations["dbbootstrap.io/acknowledge-data-loss"] = lost
+    code, said = shop.run("apply")
+    assert code == 0, said
+    assert shop.query("SELECT email FROM users") == [("anna@example.com",)]
+    assert "Nothing changed." in shop.run("apply")[1]
+    # The word of a person holds for that one loss, and not for the next.
+    shop.server.psql(f'DROP DATABASE "{name}" WITH (FORCE)')
+    assert shop.run("apply")[0] == 1
+
+
+async def test_status_that_cannot_be_kept_is_for_a_person_and_the_others_go_on(
+    shop: Shop, unique_name: Callable[[str], str]
+) -> None:
+    spec = {**shop.spec, "role": {"name": unique_name("other")}, "database": {"name": unique_name("other")}}
+    shop.more.append(manifest("DatabaseBootstrap", "other", apiVersion="dbbootstrap.io/v1alpha1", spec=spec))
+    options = run.Options(sources=shop.write()[1:])
+    work = run.prepare(options)
+    (shop.kept / "default.shop.status.yaml").mkdir()
+    assert await run.apply(Engine(), work, options, TextConsole()) is run.Exit.STALLED
+    assert shop.capture
+    said = shop.capture.readouterr().out
+    assert "ReferenceRejected: The status could not be kept: " in said
+    assert "default     shop    False   ReferenceRejected" in said
+    assert "default     other   True    Succeeded" in said
+    assert shop.query("SELECT email FROM users") == [("anna@example.com",)]
 
 
 def test_foreign_secret_is_never_overwritten(shop: Shop) -> None:

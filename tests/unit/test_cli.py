@@ -1,8 +1,10 @@
 """The command line, as far as it needs no server."""
 
 import os
+import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from database_bootstrap.api import schema
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.api.status import Status
 from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.stages.subject import Facts, Report
 from database_bootstrap.standalone.console import JsonConsole, TextConsole
 
 RESOURCE = """\
@@ -42,7 +45,16 @@ def test_help_is_there_for_every_command(command: list[str], capsys: pytest.Capt
         pytest.param(["apply"], id="no file"),
         pytest.param(["apply", "-f", "x.yaml", "--output", "xml"], id="unknown format"),
         pytest.param(["apply", "-f", "x.yaml", "--wait", "long"], id="no number"),
+        pytest.param(["apply", "-f", "x.yaml", "--wait", "nan"], id="not a number"),
+        pytest.param(["apply", "-f", "x.yaml", "--wait", "inf"], id="without end"),
+        pytest.param(["apply", "-f", "x.yaml", "--wait=-5"], id="less than none"),
         pytest.param(["plan", "-f", "x.yaml", "--wait", "1"], id="flag of another command"),
+        pytest.param(["bundle", ".", "--name", "Bad Name"], id="name that no ConfigMap has"),
+        pytest.param(["bundle", ".", "--name", ""], id="no name"),
+        pytest.param(["bundle", ".", "--name", "x" * 249], id="name that no number can be added to"),
+        pytest.param(["bundle", ".", "--namespace", "shop\nkind: Secret"], id="line break in a namespace"),
+        pytest.param(["bundle", ".", "--namespace", "shop\n"], id="line break at its end"),
+        pytest.param(["bundle", ".", "--namespace", "a.b"], id="namespace with a dot"),
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,8 +112,9 @@ def test_where_nothing_is_kept_no_password_is_generated(tmp_path: Path, capsys: 
 
 def test_what_must_stay_is_compared_with_what_was_applied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / ".dbbootstrap"
-    kept.mkdir()
+    kept.mkdir(mode=0o700)
     (kept / "default.shop.status.yaml").write_text(RESOURCE)
+    (kept / "default.shop.status.yaml").chmod(0o600)
     file = tmp_path / "shop.yaml"
     file.write_text(RESOURCE.replace("role: {name: shop}", "role: {name: other}"))
     assert cli.main(["apply", "-f", str(file)]) == 2
@@ -118,9 +131,48 @@ def test_bundle_prints_config_maps_in_which_scripts_are_readable(
     assert cli.main(["bundle", str(tmp_path / "Prisma" / "migrations"), "--namespace", "shop"]) == 0
     text = capsys.readouterr().out
     (made,) = yaml.safe_load_all(text)
-    assert made["metadata"] == {"name": "prisma-migrations", "namespace": "shop"}
+    labels = {"dbbootstrap.io/watch": "true"}
+    assert made["metadata"] == {"name": "prisma-migrations", "namespace": "shop", "labels": labels}
     assert made["data"] == {"20240101000000_init.sql": script}
     assert "    CREATE TABLE a (b text);\n" in text
+
+
+def test_bundle_of_several_config_maps_says_which_names_to_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.sql").write_bytes(random.Random(number).randbytes(600_000))
+    assert cli.main(["bundle", str(tmp_path), "--name", "shop"]) == 0
+    told = capsys.readouterr()
+    made = [one["metadata"] for one in yaml.safe_load_all(told.out)]
+    assert [one["name"] for one in made] == ["shop-1", "shop-2"]
+    assert all(one["labels"] == {"dbbootstrap.io/watch": "true"} for one in made)
+    assert "configMapRefs: [{name: shop-1}, {name: shop-2}]" in told.err
+
+
+def test_folder_that_cannot_be_made_ends_with_2_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(RESOURCE)
+    kept = tmp_path / "kept"
+    kept.symlink_to("nowhere")
+    assert cli.main(["apply", "-f", str(file), "--secret-dir", str(kept)]) == 2
+    told = capsys.readouterr()
+    assert "nothing can be kept there" in told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize("command", ["apply", "plan"])
+def test_folder_that_others_write_to_ends_with_2(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, kept = tmp_path / "shop.yaml", tmp_path / ".dbbootstrap"
+    file.write_text(RESOURCE)
+    kept.mkdir()
+    kept.chmod(0o777)
+    assert cli.main([command, "-f", str(file)]) == 2
+    assert f"{kept}: others can write to it" in capsys.readouterr().err
 
 
 def test_bundle_of_what_is_no_directory_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,17 +216,35 @@ def test_text_for_people_never_steers_their_terminal(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "expected"),
+    ("changes", "expected"),
     [
-        (0, Status(), "  Nothing changed."),
-        (1, Status(), "  1 change made."),
-        (0, None, "  Nothing to change."),
-        (2, None, "  2 changes to make; nothing was changed."),
+        (0, "  Nothing changed."),
+        (1, "  1 change made."),
     ],
 )
-def test_sum_at_the_end(changes: int, status: Status | None, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    TextConsole().end(OWNER, changes, status)
+def test_sum_at_the_end(changes: int, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    TextConsole().end(OWNER, changes, Status())
     assert capsys.readouterr().out.rstrip("\n") == expected
+
+
+@pytest.mark.parametrize(
+    ("verdict", "changes", "expected"),
+    [
+        (Verdict.DONE, (), ["  Nothing to change."]),
+        (Verdict.DONE, ("a", "b"), ["  2 changes to make; nothing was changed."]),
+        (Verdict.STALLED, (), ["  Stopped at role."]),
+        (Verdict.RETRY, ("a",), ["  1 change to make; nothing was changed.", "  Stopped at role."]),
+    ],
+)
+def test_sum_at_the_end_of_a_plan(
+    verdict: Verdict, changes: tuple[str, ...], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report(outcomes=(replace(OUTCOME, verdict=verdict, changes=changes),), facts=Facts())
+    TextConsole().planned(OWNER, report)
+    assert capsys.readouterr().out.splitlines() == expected
+    JsonConsole().planned(OWNER, report)
+    line = yaml.safe_load(capsys.readouterr().out)
+    assert (line["changes"], line.get("stopped")) == (len(changes), None if verdict is Verdict.DONE else "role")
 
 
 def test_lines_for_machines_name_their_resource(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,12 @@ def test_counters_end_in_total_and_nothing_else_does() -> None:
     }
 
 
+def test_metrics_of_all_resources_go_at_once() -> None:
+    metrics.PENDING_MIGRATIONS.labels(namespace="shop", name="db").set(1)
+    metrics.forget_all()
+    assert b'name="db"' not in metrics.exposition()
+
+
 def test_metric_of_a_resource_that_is_gone_is_gone() -> None:
     metrics.PENDING_MIGRATIONS.labels(namespace="shop", name="db").set(1)
     metrics.forget("shop", "db")

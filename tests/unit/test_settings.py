@@ -72,7 +72,11 @@ def test_value_of_the_environment_that_cannot_be_is_refused(variable: str, value
         parse(**{variable: value})
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--health-address", "x"], ["--log-level", "loud"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--workers", "0"], ["--max-connections-per-server", "2"], ["--health-address", "x"], ["--log-level", "loud"]],
+    ids=str,
+)
 def test_flag_that_cannot_be_is_refused(arguments: list[str]) -> None:
     with pytest.raises(argparse.ArgumentError):
         parse(*arguments)

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     ADMIN_LOGIN_REFUSED = "AdminLoginRefused"
     SERVER_BUSY = "ServerBusy"
     REFERENCE_NOT_FOUND = "ReferenceNotFound"
+    CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     LOCK_HELD = "LockHeld"
     MIGRATION_INTERRUPTED = "MigrationInterrupted"
     NOT_CONVERGING = "NotConverging"

@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 IDENTIFIER_BYTES = 63
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 SECRET_KEY = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 a pattern
 RESERVED_NAMES = ("postgres", "public", "none", "template0", "template1")
 RESERVED_PREFIXES = ("pg_", "rds", "cloudsql", "azure_")

@@ -7,7 +7,7 @@ import yaml
 from database_bootstrap.api import names
 from database_bootstrap.api.rules import VALIDATIONS
 from database_bootstrap.api.status import Status
-from database_bootstrap.api.v1alpha1 import RESOURCE_NAME, Spec
+from database_bootstrap.api.v1alpha1 import ROOT_RULES, Spec
 
 HEADER = "# Generated from operator/database_bootstrap/api by `database-bootstrap crd`; do not edit.\n"
 
@@ -68,6 +68,7 @@ def _columns() -> list[Schema]:
         _column("Role", ".spec.role.name", "The application's login role.", priority=1),
         _column("Server", ".status.server.host", "The server.", priority=1),
         _column("Message", f"{ready}.message", "Why it is ready or not, in a sentence.", priority=1),
+        _column("Suspend", ".spec.suspend", "Whether it is left alone for now.", kind="boolean", priority=1),
         _column("Age", ".metadata.creationTimestamp", "Time since the resource was made.", kind="date"),
     ]
 
@@ -86,7 +87,7 @@ def _resource() -> Schema:
         "description": "A role, a database, its extensions, migrations and first-run data in a PostgreSQL server.",
         "type": "object",
         "required": ["spec"],
-        VALIDATIONS: [RESOURCE_NAME.told()],
+        VALIDATIONS: [rule.told() for rule in ROOT_RULES],
         "properties": {
             "apiVersion": {"description": f"Always {names.API_VERSION}.", "type": "string"},
             "kind": {"description": f"Always {names.KIND}.", "type": "string"},

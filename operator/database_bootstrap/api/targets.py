@@ -85,10 +85,12 @@ class ParameterSpec(Model):
         rules.matches(
             "database.parameters[].name",
             r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*$",
-            "be a parameter's name in lower case, such as `timezone` or `pg_trgm.word_similarity_threshold`",
+            "be a parameter's name in lower case, such as `timezone` or `statement_timeout`",
         ),
     ]
-    """Name of the parameter in lower case."""
+    """Name of the parameter in lower case, such as `statement_timeout`.
+
+    Parameters with a dot need a superuser's ALTER DATABASE once; the operator then only checks."""
     value: Annotated[str, Field(strict=True, max_length=1024), rules.printable("database.parameters[].value")]
     """Its value, as one would write it in postgresql.conf without the outer quotes."""
 

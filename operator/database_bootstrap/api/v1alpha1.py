@@ -1,6 +1,7 @@
 """What people ask for: the spec of a DatabaseBootstrap; its docs are `kubectl explain`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -25,7 +26,7 @@ from database_bootstrap.api.targets import (
 from database_bootstrap.errors import SpecRejected
 
 __all__ = [
-    "RESOURCE_NAME",
+    "ROOT_RULES",
     "AdminSecretRef",
     "ConfigMapRef",
     "ConnectionSecretSpec",
@@ -45,7 +46,7 @@ __all__ = [
     "SourceSpec",
     "Spec",
     "Tool",
-    "check_name",
+    "check_root",
     "parse_spec",
     "refuse_change",
     "without_nulls",
@@ -53,12 +54,6 @@ __all__ = [
 
 DAY_SECONDS = 86_400
 
-
-RESOURCE_NAME = Rule(
-    cel="size(self.metadata.name) <= 248",
-    message="`metadata.name` must be at most 248 characters long: `-role` and `-db` are added to it",
-    holds=lambda name: len(name) <= 248,
-)
 
 _OBJECT_NAME = rules.object_name("metadata.name", "resource")
 
@@ -213,6 +208,35 @@ class Spec(Model):
         return self.connection_secret.name if self.connection_secret else resource + names.CONNECTION_SECRET_SUFFIX
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """What the rules of the whole resource look at."""
+
+    name: str
+    spec: Spec
+
+    @property
+    def is_named_like_the_password(self) -> bool:
+        """Whether the Secret for applications would be the one with the generated password."""
+        named = self.spec.connection_secret
+        return named is not None and named.name == self.name + names.PASSWORD_SECRET_SUFFIX
+
+
+ROOT_RULES = (
+    Rule(
+        cel="size(self.metadata.name) <= 248",
+        message="`metadata.name` must be at most 248 characters long: `-role` and `-db` are added to it",
+        holds=lambda root: len(root.name) <= 248,
+    ),
+    Rule(
+        cel="!has(self.spec.connectionSecret) || "
+        f"self.spec.connectionSecret.name != self.metadata.name + '{names.PASSWORD_SECRET_SUFFIX}'",
+        message="`connectionSecret.name` must not be `<metadata.name>-role`: a generated password is kept there",
+        holds=lambda root: not root.is_named_like_the_password,
+    ),
+)
+
+
 def parse_spec(raw: Mapping[str, Any]) -> Spec:
     """Return the spec that a manifest holds, with its defaults; raise `SpecRejected` with a sentence per mistake."""
     try:
@@ -221,9 +245,11 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
         raise SpecRejected(refusals.sentence(error)) from None
 
 
-def check_name(name: str) -> None:
-    """Raise `SpecRejected` where the resource itself cannot have this name; the API server does so by itself."""
-    broken = [rule.message for rule in (_OBJECT_NAME, RESOURCE_NAME) if not rule.holds(name)]
+def check_root(name: str, spec: Spec) -> None:
+    """Raise `SpecRejected` where a resource of this name cannot be, or not with this spec, as the API server does."""
+    root = Root(name=name, spec=spec)
+    broken = [] if _OBJECT_NAME.holds(name) else [_OBJECT_NAME.message]
+    broken += [rule.message for rule in ROOT_RULES if not rule.holds(root)]
     if broken:
         raise SpecRejected("; ".join(broken))
 

@@ -8,7 +8,7 @@ import os
 import re
 import tarfile
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,19 @@ _ARCHIVE_LIMIT = 960 * 1024
 """Bytes of one archive; the values of a ConfigMap end at 1 MiB together."""
 
 
-def config_maps_of(directory: Path, name: str, namespace: str | None) -> list[dict[str, Any]]:
+def config_maps_of(
+    directory: Path, name: str, namespace: str | None, labels: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return ConfigMap manifests that hold the files of the directory; the same files give the same manifests."""
     files = bundle_of(_files_in(directory)).files
-    plain = _plain(files, name, namespace)
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {}) | {"labels": dict(labels)}
+    plain = _plain(files, metadata)
     if plain is not None:
         return [plain]
     archives = list(_archives(files))
     names = [name] if len(archives) == 1 else [f"{name}-{number}" for number in range(1, len(archives) + 1)]
     return [
-        _manifest(one, namespace, binaryData={ARCHIVE_KEY: base64.b64encode(archive).decode()})
+        _manifest(metadata | {"name": one}, binaryData={ARCHIVE_KEY: base64.b64encode(archive).decode()})
         for one, archive in zip(names, archives, strict=True)
     ]
 
@@ -77,7 +80,7 @@ def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name == "__pycache__" or name.endswith(".pyc") or is_junk(name)
 
 
-def _plain(files: Sequence[File], name: str, namespace: str | None) -> dict[str, Any] | None:
+def _plain(files: Sequence[File], metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a manifest that people can read and diff, or None where the files do not go into one."""
     keys = _keys_of(files)
     if keys is None or sum(len(file.content) for file in files) > _PLAIN_LIMIT:
@@ -88,7 +91,7 @@ def _plain(files: Sequence[File], name: str, namespace: str | None) -> dict[str,
             data[key] = file.content.decode()
         except UnicodeDecodeError:
             return None
-    manifest = _manifest(name, namespace, data=data)
+    manifest = _manifest(metadata, data=data)
     return manifest if _size_of(manifest) <= _PLAIN_LIMIT else None
 
 
@@ -141,6 +144,5 @@ def _archive(files: Sequence[File]) -> bytes:
     return gzip.compress(packed.getvalue(), compresslevel=9, mtime=0)
 
 
-def _manifest(name: str, namespace: str | None, **content: dict[str, str]) -> dict[str, Any]:
-    metadata = {"name": name} if namespace is None else {"name": name, "namespace": namespace}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **content}
+def _manifest(metadata: Mapping[str, Any], **content: dict[str, str]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": dict(metadata), **content}

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from database_bootstrap import metrics
 from database_bootstrap.controller import handlers
 from database_bootstrap.controller.handlers import Login
 from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.resync import Resync
+from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.visits import Cluster, Line, Visits
 from database_bootstrap.controller.workqueue import WorkQueue
@@ -41,11 +44,13 @@ class Acting:
         self._store = Store()
         self._queue = WorkQueue(settings.workers)
         library = Library(cluster.kube)
-        intake = Intake(self._store, self._queue, library)
+        standings = Standings(time.monotonic)
+        intake = Intake(self._store, self._queue, library, standings)
         self._visits = Visits(
             cluster=cluster,
             line=means.line,
             store=self._store,
+            standings=standings,
             queue=self._queue,
             intake=intake,
             library=library,
@@ -80,3 +85,4 @@ class Acting:
         for task in self._pillars:
             task.cancel()
         await asyncio.gather(*self._pillars, return_exceptions=True)
+        metrics.forget_all()

@@ -1,8 +1,10 @@
 """What kopf tells of, handed on to the intake; the only importer of kopf, which writes nothing into the cluster."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import kopf
@@ -13,6 +15,7 @@ from database_bootstrap.kube.access import Credentials
 
 Login = Callable[[], Awaitable[Credentials]]
 
+TELLING_OF_ENDS = ("kopf._core.reactor.orchestration", "kopf._core.reactor.running")
 WATCH_SELECTOR = f"{names.LABEL_WATCH}=true"
 
 
@@ -71,6 +74,21 @@ class NotYours(Collection[Any]):
         return 0
 
 
+class NotTheMissingDefinition(logging.Filter):
+    """Lets everything through but kopf's tracebacks of a watch that ended because its kind is not defined any more."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and is_undefined(record.exc_info[1]))
+
+
+NOT_THE_MISSING_DEFINITION = NotTheMissingDefinition()
+
+
+def is_undefined(error: BaseException | None) -> bool:
+    """Return whether a watch ended because the API server does not know its kind any more."""
+    return getattr(error, "status", None) == HTTPStatus.NOT_FOUND  # kopf publishes none of its errors.
+
+
 def registry(intake: Intake, login: Login, *, watch_secrets: bool) -> kopf.OperatorRegistry:
     """Return what kopf has to call, and for which objects."""
     handlers = kopf.OperatorRegistry()
@@ -124,6 +142,8 @@ async def begin(
 
     Signals are the caller's again once this has returned: kopf would drop everything at the first one.
     """
+    for name in TELLING_OF_ENDS:
+        logging.getLogger(name).addFilter(NOT_THE_MISSING_DEFINITION)
     tasks = await kopf.spawn_tasks(
         registry=handlers,
         settings=settings(),

@@ -9,6 +9,7 @@ from typing import Any
 from database_bootstrap import logs, metrics
 from database_bootstrap.api.status import parse_status
 from database_bootstrap.controller import reporting
+from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import News, Reference, Store
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.kube.library import Library
@@ -24,10 +25,11 @@ log = logging.getLogger(__name__)
 class Intake:
     """Fills the store, and queues the keys that something follows for."""
 
-    def __init__(self, store: Store, queue: WorkQueue, library: Library) -> None:
+    def __init__(self, store: Store, queue: WorkQueue, library: Library, standings: Standings) -> None:
         self._store = store
         self._queue = queue
         self._library = library
+        self._standings = standings
         self._turn = 0.0
         """When the next of the settled resources has its turn."""
 
@@ -66,11 +68,16 @@ class Intake:
                 self._forget(key)
             case News.WORK:
                 self._queue.forget(key)
+                self._standings.begin_anew(key)
                 self._queue.add(key)
+            case News.FOREIGN_STATUS:
+                # Not at once, and the failures count: two operators on one resource would write without end.
+                self._queue.retry(key)
             case News.FIRST_SIGHT if resource is not None:
                 self._begin(resource)
 
     def _begin(self, resource: Resource) -> None:
+        self._forget_traces(resource.key)  # Of another one that had its name.
         if reporting.is_settled(resource, parse_status(resource.status)):
             self._queue.add_after(resource.key, self._next_turn(resource))
         else:
@@ -86,10 +93,15 @@ class Intake:
 
     def _wake(self, reference: Reference) -> None:
         for key in self._store.referring(reference):
+            self._standings.begin_anew(key)
             self._queue.add(key)
 
     def _forget(self, key: Key) -> None:
         self._queue.drop(key)
         metrics.RESOURCES.set(len(self._store))
-        metrics.forget(*key)
+        self._forget_traces(key)
         log.info("Forgot resource: it is gone, and its database stays", extra=logs.about(*key))
+
+    def _forget_traces(self, key: Key) -> None:
+        self._standings.forget(key)
+        metrics.forget(*key)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 
 from database_bootstrap.api import names
-from database_bootstrap.errors import AccessDenied, ServerUnreachable
+from database_bootstrap.errors import AccessDenied, BootstrapError, ClusterUnavailable
 from database_bootstrap.kube import access
 from database_bootstrap.kube.access import Right
 from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, EVENTS, LEASES, SECRETS, Kube
@@ -13,22 +13,28 @@ from database_bootstrap.settings import Settings
 
 UNREACHABLE_SECONDS = 30.0
 """For an API server that is just starting."""
-REFUSED_SECONDS = 5.0
+REFUSED_SECONDS = 3.0
 """For definition and rights that are applied at the same moment as the operator, or that the API server just loads."""
 PAUSE_SECONDS = 0.5
+UNDEFINED = (
+    f"The API server does not know {names.KIND} ({names.API_VERSION}): apply the CustomResourceDefinition "
+    f"{names.CRD_NAME} first (`database-bootstrap crd | kubectl apply --server-side -f -`)."
+)
 
 log = logging.getLogger(__name__)
 
 
 async def check(kube: Kube, settings: Settings) -> str:
-    """Return the id of the cluster; raise `AccessDenied` or `ServerUnreachable` for what stays as it must not be."""
+    """Return the id of the cluster; raise `AccessDenied` or `ClusterUnavailable` for what stays as it must not be."""
+    if settings.leader_elect:
+        lease_namespace(settings)
     loop = asyncio.get_running_loop()
     began = loop.time()
     said = ""
     while True:
         try:
             return await _check(kube, settings)
-        except (AccessDenied, ServerUnreachable) as error:
+        except (AccessDenied, ClusterUnavailable) as error:
             patience = REFUSED_SECONDS if isinstance(error, AccessDenied) else UNREACHABLE_SECONDS
             if loop.time() - began > patience:
                 raise
@@ -38,12 +44,24 @@ async def check(kube: Kube, settings: Settings) -> str:
         await asyncio.sleep(PAUSE_SECONDS)
 
 
+async def wait(kube: Kube, settings: Settings) -> bool:
+    """Return True once all is again as it must be, however long that takes."""
+    said = UNDEFINED  # Whoever waits for the definition has said so.
+    while True:
+        await asyncio.sleep(PAUSE_SECONDS)
+        try:
+            await _check(kube, settings)
+        except BootstrapError as error:
+            if error.message != said:
+                log.warning("Not ready yet: %s", error)
+            said = error.message
+        else:
+            return True
+
+
 async def _check(kube: Kube, settings: Settings) -> str:
     if not await access.is_served(kube):
-        raise AccessDenied(
-            f"The API server does not know {names.KIND} ({names.API_VERSION}): apply the CustomResourceDefinition "
-            f"{names.CRD_NAME} first (`database-bootstrap crd | kubectl apply --server-side -f -`)."
-        )
+        raise AccessDenied(UNDEFINED)
     await _check_rights(kube, settings)
     return settings.cluster_id or await _cluster_uid(kube)
 
@@ -61,7 +79,9 @@ async def _check_rights(kube: Kube, settings: Settings) -> None:
 async def _cluster_uid(kube: Kube) -> str:
     try:
         return await access.cluster_uid(kube)
-    except AccessDenied:
+    except ClusterUnavailable as error:
+        if not error.forbidden:
+            raise
         raise AccessDenied(
             "The operator may not read the namespace kube-system, whose uid names the cluster in ownership marks: "
             "grant `get namespaces` for it, or pass --cluster-id with a name that no other cluster has."

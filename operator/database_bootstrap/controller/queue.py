@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from database_bootstrap.controller.bucket import Bucket
+
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_DELAY = 1.0
@@ -16,9 +18,18 @@ JITTER = 0.2
 class Queue(Generic[Key]):
     """Keys that wait: never two workers on one key, and what is added while a worker is on it comes once more."""
 
-    def __init__(self, clock: Callable[[], float], chance: random.Random) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        chance: random.Random,
+        bucket: Bucket | None = None,
+        added: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Give no more keys than the bucket allows, and tell of each that begins to want a worker, whoever added it."""
         self._clock = clock
         self._chance = chance
+        self._bucket = bucket or Bucket(clock)
+        self._added = added
         self._waiting: deque[Key] = deque()
         self._dirty: dict[Key, float] = {}
         """Keys that want a worker, and since when; those in processing are not in `_waiting` yet."""
@@ -42,6 +53,7 @@ class Queue(Generic[Key]):
         if key in self._dirty:
             return
         self._dirty[key] = self._clock()
+        self._added()
         if key not in self._processing:
             self._waiting.append(key)
 
@@ -52,11 +64,11 @@ class Queue(Generic[Key]):
         self._serial += 1
         heapq.heappush(self._timers, (when, self._serial, key))
 
-    def retry(self, key: Key) -> float:
+    def retry(self, key: Key, longest: float = LAST_DELAY) -> float:
         """Count a failure, add the key after the delay that it has earned, and return that delay."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = self.jittered(min(FIRST_DELAY * 2 ** min(failures, 32), LAST_DELAY))
+        delay = self.jittered(min(FIRST_DELAY * 2 ** min(failures, 32), longest))
         self.add_after(key, delay)
         return delay
 
@@ -72,9 +84,9 @@ class Queue(Generic[Key]):
             self._waiting.remove(key)
 
     def take(self) -> tuple[Key, float] | None:
-        """Return a key for a worker and how long it had waited; None where there is none now."""
+        """Return a key for a worker and how long it had waited; None where there is none now, or no token for it."""
         self._ring()
-        if not self._waiting:
+        if not self._waiting or not self._bucket.take():
             return None
         key = self._waiting.popleft()
         self._processing.add(key)
@@ -87,10 +99,13 @@ class Queue(Generic[Key]):
             self._waiting.append(key)
 
     def next_due(self) -> float | None:
-        """Return in how many seconds the next key comes by itself."""
+        """Return in how many seconds the next key comes by itself, or the next token for one that waits."""
         while self._timers and self._is_old_news(*self._timers[0]):
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - self._clock()) if self._timers else None
+        due = [max(0.0, self._timers[0][0] - self._clock())] if self._timers else []
+        if self._waiting and not self._bucket.has_token():
+            due.append(self._bucket.wait())
+        return min(due, default=None)
 
     def jittered(self, delay: float) -> float:
         """Return about so many seconds: what began together shall not stay together."""

@@ -6,12 +6,24 @@ from enum import Enum, auto
 
 from database_bootstrap.api import conditions, names
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
-from database_bootstrap.api.status import BindingStatus, Condition, LastChange, Status, clean
+from database_bootstrap.api.status import Condition, Status, clean
+from database_bootstrap.controller.queue import LAST_DELAY
 from database_bootstrap.errors import BootstrapError, Retryable
 from database_bootstrap.kube.recorder import Note, listed
 from database_bootstrap.kube.resource import Resource
 from database_bootstrap.stages.subject import Facts, Report
 
+PATIENCE_SECONDS = 120.0
+"""For so long what is missing, or wrong, is looked for as often as at first."""
+AWAY_SECONDS = 30.0
+"""The longest delay where a server is not to be had now: it comes back at any time, and applications wait for it."""
+AWAY = {
+    Reason.SERVER_UNREACHABLE,
+    Reason.SERVER_BUSY,
+    Reason.SERVER_READ_ONLY,
+    Reason.ADMIN_LOGIN_REFUSED,
+    Reason.CLUSTER_UNAVAILABLE,
+}
 CHANGED = "Changed"
 """The reason of the event that lists what a visit changed."""
 
@@ -25,6 +37,8 @@ class Next(Enum):
     """After a delay that grows with each failure."""
     WAITING = auto()
     """Soon: something that nobody tells us of may arrive."""
+    CORRECTION = auto()
+    """A little later: a Secret may be corrected, and nobody tells us of that either."""
 
 
 def rejected(error: BootstrapError) -> Report:
@@ -36,25 +50,16 @@ def rejected(error: BootstrapError) -> Report:
 
 def final(before: Status, resource: Resource, report: Report, now: datetime) -> Status:
     """Return the status at the end of a visit to this version of the resource."""
-    said = conditions.derive(report.outcomes, previous=before.conditions, generation=resource.generation, now=now)
-    changes = len(report.changes)
-    change = LastChange(time=now, generation=resource.generation, changes=changes) if changes else None
+    after = report.over(before, generation=resource.generation, now=now)
     requested = resource.annotations.get(names.ANNOTATION_RECONCILE_REQUESTED_AT)
-    return _learned(before, report.facts).model_copy(
-        update={
-            "conditions": said,
-            "observed_generation": resource.generation,
-            "last_change": change or before.last_change,
-            "last_handled_reconcile_at": clean(requested, 256) if requested else before.last_handled_reconcile_at,
-        }
-    )
+    return after.model_copy(update={"last_handled_reconcile_at": clean(requested, 256)}) if requested else after
 
 
 def underway(before: Status, resource: Resource, told: tuple[Sequence[Outcome], Facts], now: datetime) -> Status:
     """Return the status in the middle of a visit."""
     (outcomes, facts) = told
     said = conditions.progress(outcomes, previous=before.conditions, generation=resource.generation, now=now)
-    return _learned(before, facts).model_copy(update={"conditions": said})
+    return facts.over(before).model_copy(update={"conditions": said})
 
 
 def notes(before: Status, after: Status, report: Report) -> Iterator[Note]:
@@ -69,9 +74,26 @@ def notes(before: Status, after: Status, report: Report) -> Iterator[Note]:
 def upcoming(report: Report) -> Next:
     """Return when the resource is to be visited again."""
     decisive = conditions.decisive(report.outcomes)
-    if decisive is None or decisive.verdict is Verdict.STALLED:
+    if decisive is None:
         return Next.INTERVAL
+    if decisive.verdict is Verdict.STALLED:
+        return Next.CORRECTION if _is_about_a_secret(decisive) else Next.INTERVAL
     return Next.WAITING if decisive.reason is Reason.REFERENCE_NOT_FOUND else Next.BACKOFF
+
+
+def soon(upcoming: Next, lasted: float) -> float:
+    """Return in how many seconds to look again for what has been missing, or wrong, for so long already.
+
+    With jitter the first delay of what is missing is less than the 5 s within which a Secret that is waited for is
+    found. What is missing for longer than two minutes is looked for less and less often.
+    """
+    shortest, longest = (4.0, 30.0) if upcoming is Next.WAITING else (15.0, 60.0)
+    return min(max(shortest, lasted * shortest / PATIENCE_SECONDS), longest)
+
+
+def longest_delay(reason: str) -> float:
+    """Return the limit of the delay that grows with each failure."""
+    return AWAY_SECONDS if reason in AWAY else LAST_DELAY
 
 
 def result(report: Report) -> str:
@@ -90,19 +112,12 @@ def is_settled(resource: Resource, status: Status) -> bool:
     return is_current and ready is not None and ready.status == "True"
 
 
+def _is_about_a_secret(outcome: Outcome) -> bool:
+    if outcome.reason is Reason.NOT_OWNED:
+        return outcome.stage is StageName.CONNECTION  # Elsewhere it is a role or a database.
+    return outcome.reason in {Reason.REFERENCE_REJECTED, Reason.PASSWORD_LOST}
+
+
 def _trouble(said: Sequence[Condition]) -> tuple[str, str] | None:
     ready = next((each for each in said if each.type == conditions.READY), None)
     return (ready.reason, ready.message) if ready is not None and ready.status == "False" else None
-
-
-def _learned(before: Status, facts: Facts) -> Status:
-    learned = {
-        "server": facts.server,
-        "role": facts.role,
-        "database": facts.database,
-        "extensions": facts.extensions,
-        "migrations": facts.migrations,
-        "seed": facts.seed,
-        "binding": BindingStatus(name=facts.binding) if facts.binding else None,
-    }
-    return before.model_copy(update={name: value for name, value in learned.items() if value is not None})

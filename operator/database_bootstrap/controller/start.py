@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from database_bootstrap import metrics
-from database_bootstrap.controller import preflight
+from database_bootstrap.api import names
+from database_bootstrap.controller import handlers, preflight
 from database_bootstrap.controller.acting import Acting, Means
 from database_bootstrap.controller.health import Health
 from database_bootstrap.controller.visits import Cluster, Line
@@ -95,10 +96,26 @@ async def _in_turn(means: Means, identity: str, stop: asyncio.Event, ready: asyn
 
 
 async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Event, ready: asyncio.Event) -> int:
-    """Act until a signal, the end of the tenure or that of the watches, and return the exit code."""
+    """Act until a signal, the end of the tenure or that of the watches, and return the exit code.
+
+    Where the definition of the resources is taken away, wait until it is back, and act again.
+    """
+    lost = asyncio.create_task(tenure, name="tenure of the Lease")
+    try:
+        while (code := await _act_once(means, lost, stop, ready)) is None:
+            log.warning("The CustomResourceDefinition %s is gone; waiting for it", names.CRD_NAME)
+            if not await _unless(stop, preflight.wait(means.cluster.kube, means.settings), lost):
+                return LOST if lost.done() else ENDED_WELL
+        return code
+    finally:
+        lost.cancel()
+        log.info("Operator stopped")
+
+
+async def _act_once(means: Means, lost: asyncio.Task[Any], stop: asyncio.Event, ready: asyncio.Event) -> int | None:
+    """Act, and return the exit code; None where the definition of the resources is gone."""
     acting = Acting(means)
     asked = asyncio.create_task(stop.wait(), name="signal")
-    lost = asyncio.create_task(tenure, name="tenure of the Lease")
     watching = asyncio.create_task(acting.watching.wait())
     try:
         pillars = await acting.start(partial(_take_signals, stop))
@@ -113,26 +130,27 @@ async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Eve
         metrics.LEADER.set(0)
         # Once the Lease is lost somebody else may be acting.
         await acting.stop(0 if lost.done() else means.settings.grace_seconds)
-        for task in (asked, lost, watching):
+        for task in (asked, watching):
             task.cancel()
-        log.info("Operator stopped")
 
 
-def _exit_code(asked: asyncio.Task[Any], ended: set[asyncio.Task[Any]]) -> int:
+def _exit_code(asked: asyncio.Task[Any], ended: set[asyncio.Task[Any]]) -> int | None:
     if asked in ended:
         log.info("Operator stopping: a signal came")
         return ENDED_WELL
+    if all(handlers.is_undefined(task.exception()) for task in ended):
+        return None
     for task in ended:
         log.error("Operator stopping: %s ended", task.get_name(), exc_info=task.exception())
     return LOST
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value]) -> Value | None:
-    """Return what the work returns; None where a signal came first."""
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value], *others: asyncio.Task[Any]) -> Value | None:
+    """Return what the work returns; None where a signal came first, or one of the others ended."""
     asked = asyncio.create_task(stop.wait())
     task = asyncio.create_task(work)
     try:
-        await asyncio.wait({asked, task}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({asked, task, *others}, return_when=asyncio.FIRST_COMPLETED)
         return await task if task.done() else None
     finally:
         asked.cancel()

@@ -14,7 +14,9 @@ class News(Enum):
     FIRST_SIGHT = auto()
     """It was not known."""
     WORK = auto()
-    """It wants something that it did not want before, or its status is not what was written."""
+    """It wants something that it did not want before."""
+    FOREIGN_STATUS = auto()
+    """Its status is not what was written, and that is all: somebody else may write it again and again."""
     NOTHING = auto()
     """It is known already, or nothing in it concerns the operator."""
     GONE = auto()
@@ -39,6 +41,10 @@ class Store:
         """The same the other way round."""
         self._writing: dict[Key, Resource | None] = {}
         """Keys whose status is being written, and the newest version that was seen meanwhile."""
+        self._foreign: set[Key] = set()
+        """Keys whose status is somebody else's now."""
+        self._contested: set[Key] = set()
+        """Keys whose status has been somebody else's since `settle` was last asked."""
 
     def __len__(self) -> int:
         return len(self._resources)
@@ -70,7 +76,25 @@ class Store:
             self.remove(resource.key, resource.uid)
             return News.GONE
         self._put(resource)
-        return _news(before, resource)
+        news = _news(before, resource)
+        if news is News.FOREIGN_STATUS:
+            self._foreign.add(resource.key)
+            self._contested.add(resource.key)
+        return news
+
+    def is_foreign(self, key: Key) -> bool:
+        """Return whether the status is somebody else's now."""
+        return key in self._foreign
+
+    def accept(self, key: Key) -> None:
+        """Take the status as ours: it says what we would write."""
+        self._foreign.discard(key)
+
+    def settle(self, key: Key) -> bool:
+        """Return whether the status was somebody else's at any time since this was last asked."""
+        contested = key in self._contested
+        self._contested.discard(key)
+        return contested
 
     def begin_write(self, key: Key) -> None:
         """Hold back what a watch shows of this resource until its own write is through."""
@@ -84,9 +108,10 @@ class Store:
         if reply is not None and before is not None:
             # The status in it is our own. The rest may be newer than what the watch has shown, as after a conflict.
             self._put(reply)
+            self.accept(key)
             news = News.WORK if _wants_more(before, reply) else News.NOTHING
         later = self.see(held) if held is not None else News.NOTHING
-        return news if later is News.NOTHING else later
+        return news if later in {News.NOTHING, News.FOREIGN_STATUS} and news is News.WORK else later
 
     def remove(self, key: Key, uid: str) -> bool:
         """Forget a resource that is gone; False where another one has its name by now."""
@@ -94,6 +119,8 @@ class Store:
         if before is None or before.uid != uid:
             return False
         self._refer(key, frozenset())
+        self.accept(key)
+        self.settle(key)
         del self._resources[key]
         return True
 
@@ -116,7 +143,9 @@ class Store:
 def _news(before: Resource | None, now: Resource) -> News:
     if before is None or before.uid != now.uid:
         return News.FIRST_SIGHT
-    return News.WORK if _wants_more(before, now) or now.status != before.status else News.NOTHING
+    if _wants_more(before, now):
+        return News.WORK
+    return News.FOREIGN_STATUS if now.status != before.status else News.NOTHING
 
 
 def _wants_more(before: Resource, now: Resource) -> bool:

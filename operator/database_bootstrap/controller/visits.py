@@ -9,11 +9,12 @@ from typing import Protocol
 
 from database_bootstrap import logs, metrics
 from database_bootstrap.api import conditions, v1alpha1
-from database_bootstrap.api.outcomes import Outcome
+from database_bootstrap.api.outcomes import Outcome, Reason
 from database_bootstrap.api.status import Status, parse_status
 from database_bootstrap.controller import reporting
 from database_bootstrap.controller.intake import INTERVAL_SECONDS, Intake
 from database_bootstrap.controller.reporting import Next
+from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.errors import BootstrapError, SpecRejected
@@ -27,8 +28,7 @@ from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.stages.subject import Facts, Progress, Report, Subject
 from database_bootstrap.stages.surroundings import Surroundings
 
-WAITING_SECONDS = 4.0
-"""With jitter still less than the 5 s within which a Secret that is waited for is found."""
+SUSPENDED = "Suspended"
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Visits:
     cluster: Cluster
     line: Line
     store: Store
+    standings: Standings
     queue: WorkQueue
     intake: Intake
     library: Library
@@ -69,15 +70,23 @@ class Visits:
         Raise a `BootstrapError` where it could not be told; the visit is then made again, and finds all done.
         """
         resource = self.store.get(key)
-        if resource is None or resource.suspended:
+        if resource is None:
+            return
+        if resource.suspended:
+            self._leave_alone(key)
             return
         with metrics.RECONCILE_SECONDS.time():
             (report, interval) = await self._through(resource)
-            _log(resource, report)
+            self._log(key, report)
             await self._tell(resource, report)
-        _count(resource, report)
-        if self.store.get(key) is not None:
-            self._come_again(key, report, interval)
+        _count(report)
+        now = self.store.get(key)
+        if now is None:
+            self.standings.forget(key)
+            return
+        if now.uid == resource.uid:
+            _count_migrations(now, report)
+        self._come_again(key, report, interval)
 
     async def _through(self, resource: Resource) -> tuple[Report, float]:
         try:
@@ -117,6 +126,7 @@ class Visits:
         revised = revise(parse_status(newest.status))
         manifest = revised.manifest()
         if not statuses.differs(newest.status, manifest):
+            self.store.accept(resource.key)
             return revised
         reply: Resource | None = None
         self.store.begin_write(resource.key)
@@ -127,28 +137,44 @@ class Visits:
         return revised if reply is not None else None
 
     def _come_again(self, key: Key, report: Report, interval: float) -> None:
-        match reporting.upcoming(report):
+        contested = self.store.settle(key)
+        if self.store.is_foreign(key):
+            return  # Somebody has overwritten what was just told: the next visit is queued already.
+        match upcoming := reporting.upcoming(report):
             case Next.BACKOFF:
-                self.queue.retry(key)
-            case Next.WAITING:
-                self.queue.add_after(key, self.queue.jittered(WAITING_SECONDS))
+                self.queue.retry(key, reporting.longest_delay(_reason(report)))
+            case Next.WAITING | Next.CORRECTION:
+                delay = min(reporting.soon(upcoming, self.standings.lasted(key)), interval)
+                self.queue.add_after(key, self.queue.jittered(delay))
             case Next.INTERVAL:
-                self.queue.forget(key)
+                if not contested:
+                    self.queue.forget(key)
                 self.queue.add_after(key, self.queue.jittered(interval))
 
+    def _leave_alone(self, key: Key) -> None:
+        if self.standings.note(key, SUSPENDED):
+            log.info("Suspended: left alone until spec.suspend is taken away", extra=logs.about(*key))
 
-def _log(resource: Resource, report: Report) -> None:
-    extra = logs.about(*resource.key)
+    def _log(self, key: Key, report: Report) -> None:
+        extra = logs.about(*key)
+        if report.changes:
+            log.info("Changed: %s", "; ".join(report.changes), extra=extra)
+        decisive = conditions.decisive(report.outcomes)
+        if decisive is None:
+            self.standings.note(key, Reason.SUCCEEDED)
+            log.debug("Visit ended well", extra=extra)
+            return
+        is_news = self.standings.note(key, decisive.reason, decisive.message)
+        level = logging.WARNING if is_news else logging.DEBUG
+        log.log(level, "Visit ended with %s: %s", decisive.reason, decisive.message, extra=extra)
+
+
+def _reason(report: Report) -> str:
     decisive = conditions.decisive(report.outcomes)
-    if report.changes:
-        log.info("Changed: %s", "; ".join(report.changes), extra=extra)
-    if decisive is not None:
-        log.warning("Visit ended with %s: %s", decisive.reason, decisive.message, extra=extra)
-    else:
-        log.debug("Visit ended well", extra=extra)
+    return decisive.reason if decisive else Reason.SUCCEEDED
 
 
-def _count(resource: Resource, report: Report) -> None:
+def _count(report: Report) -> None:
     metrics.RECONCILE_TOTAL.labels(result=reporting.result(report)).inc()
     decisive = conditions.decisive(report.outcomes)
     if decisive is not None:
@@ -156,7 +182,12 @@ def _count(resource: Resource, report: Report) -> None:
     for outcome in report.outcomes:
         if outcome.changes:
             metrics.CHANGES.labels(stage=outcome.stage).inc(len(outcome.changes))
+
+
+def _count_migrations(resource: Resource, report: Report) -> None:
     migrations = report.facts.migrations
-    if migrations is not None and migrations.pending is not None:
+    if "migrations" not in resource.spec:
+        metrics.forget(*resource.key)
+    elif migrations is not None and migrations.pending is not None:
         (namespace, name) = resource.key
         metrics.PENDING_MIGRATIONS.labels(namespace=namespace, name=name).set(migrations.pending)

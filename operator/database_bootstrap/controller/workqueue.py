@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from database_bootstrap import logs, metrics
 from database_bootstrap.api.outcomes import Reason
-from database_bootstrap.controller.queue import Queue
+from database_bootstrap.controller import reporting
+from database_bootstrap.controller.queue import LAST_DELAY, Queue
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.kube.resource import Key
 
@@ -22,7 +23,8 @@ class WorkQueue:
     """The queue, awake: a worker is woken for each key that is added, and when the next one is due."""
 
     def __init__(self, workers: int) -> None:
-        self._queue: Queue[Key] = Queue(time.monotonic, random.Random())  # noqa: S311 spreads, hides nothing
+        chance = random.Random()  # noqa: S311 spreads, hides nothing
+        self._queue: Queue[Key] = Queue(time.monotonic, chance, added=metrics.QUEUE_ADDS.inc)
         self._workers = workers
         self._tasks: list[asyncio.Task[None]] = []
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -52,7 +54,6 @@ class WorkQueue:
 
     def add(self, key: Key) -> None:
         """Let a worker have the key as soon as there is one."""
-        metrics.QUEUE_ADDS.inc()
         self._queue.add(key)
         self._nudge()
 
@@ -61,10 +62,10 @@ class WorkQueue:
         self._queue.add_after(key, delay)
         self._set_alarm()
 
-    def retry(self, key: Key) -> float:
+    def retry(self, key: Key, longest: float = LAST_DELAY) -> float:
         """Add the key after a delay that grows with each failure, and return that delay."""
         metrics.QUEUE_RETRIES.inc()
-        delay = self._queue.retry(key)
+        delay = self._queue.retry(key, longest)
         self._set_alarm()
         return delay
 
@@ -95,7 +96,7 @@ class WorkQueue:
 
     def _failed(self, key: Key, reason: str) -> None:
         metrics.RECONCILE_ERRORS.labels(reason=reason).inc()
-        self.retry(key)
+        self.retry(key, reporting.longest_delay(reason))
 
     async def _next(self) -> Key | None:
         while not self._stopping:

@@ -70,10 +70,10 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
     return configuration
 
 
-def connect(configuration: Configuration) -> Kube:
+def connect(configuration: Configuration, kind: type[Kube] = Kube) -> Kube:
     """Return the client of this process; raise `AccessDenied` where the certificates cannot be read."""
     try:
-        return Kube(ApiClient(configuration))
+        return kind(ApiClient(configuration))
     except (ssl.SSLError, OSError) as error:
         raise AccessDenied(f"The certificates for the Kubernetes API cannot be used: {error}") from None
 
@@ -109,6 +109,10 @@ async def is_served(kube: Kube) -> bool:
     try:
         served = await kube.send(Call(verb="get", kind=Kind(names.GROUP, names.VERSION, "")))
     except client.NotFoundError:
+        return False
+    # kopf begins with the list of groups, in which a new one shows a moment later; it would watch nothing, for ever.
+    groups = await kube.send(Call(verb="get", kind=client.GROUPS))
+    if not any(each["name"] == names.GROUP for each in groups["groups"]):
         return False
     return any(each["name"] == names.PLURAL for each in served["resources"])
 

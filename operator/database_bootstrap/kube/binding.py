@@ -6,7 +6,7 @@ from typing import Any
 
 from database_bootstrap.api import binding, names
 from database_bootstrap.api.binding import Connection
-from database_bootstrap.errors import NotOwned, ServerUnreachable
+from database_bootstrap.errors import ClusterUnavailable, NotOwned
 from database_bootstrap.kube import client
 from database_bootstrap.kube.client import MERGE, SECRETS, Call, Kube
 from database_bootstrap.kube.resource import Key
@@ -36,7 +36,7 @@ async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Con
                 return
         else:
             return
-    raise ServerUnreachable(f'The Secret "{name}" was changed {ATTEMPTS} times while it was written.')
+    raise ClusterUnavailable(f'The Secret "{name}" was changed {ATTEMPTS} times while it was written.')
 
 
 def is_ours(raw: Mapping[str, Any], owner: tuple[Key, str]) -> bool:

@@ -49,12 +49,15 @@ class Kind:
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """Return the path of one object, or of all that there are."""
+        if not self.version:
+            return "/apis"
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         within = ("namespaces", namespace) if namespace else ()
         parts = (*within, self.plural, *(part for part in (name, subresource) if part))
         return "/".join((root, *(quote(part, safe="") for part in parts if part)))
 
 
+GROUPS = Kind("", "", "")
 CONFIG_MAPS = Kind("", "v1", "configmaps")
 NAMESPACES = Kind("", "v1", "namespaces")
 SECRETS = Kind("", "v1", "secrets")
@@ -106,14 +109,14 @@ class Kube:
     async def send(self, call: Call) -> Json:
         """Return the decoded answer.
 
-        Raise `NotFoundError`, `ConflictError` and `ExpiredError` for what a caller may expect; else `AccessDenied`,
-        `ReferenceRejected` for what the API refuses, and `ServerUnreachable` for what may pass.
+        Raise `NotFoundError`, `ConflictError` and `ExpiredError` for what a caller may expect; else `ReferenceRejected`
+        for what the API refuses, and `ClusterUnavailable` for what may pass: a right that is taken away is given back.
         """
         try:
             status, content = await self._exchange(call)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._count(call, "none")
-            raise errors.ServerUnreachable(
+            raise errors.ClusterUnavailable(
                 f"The Kubernetes API did not answer ({type(error).__name__}): {call}."
             ) from None
         self._count(call, str(status))
@@ -169,9 +172,11 @@ def _refuse(call: Call, status: int, content: bytes) -> None:
         case 410:
             raise ExpiredError(said)
         case 403:
-            raise errors.AccessDenied(f"The Kubernetes API does not let the operator {call}: {said}")
+            raise errors.ClusterUnavailable(
+                f"The Kubernetes API does not let the operator {call}: {said}", forbidden=True
+            )
     if status in {401, 408, 429} or status >= 500:
-        raise errors.ServerUnreachable(f"The Kubernetes API answered {status}: {call}: {said}")
+        raise errors.ClusterUnavailable(f"The Kubernetes API answered {status}: {call}: {said}")
     raise errors.ReferenceRejected(f"The Kubernetes API refuses to {call}: {said}")
 
 

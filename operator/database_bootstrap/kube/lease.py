@@ -73,7 +73,7 @@ class Elector:
             async with asyncio.timeout(self.terms.deadline / 2):
                 return await self._try()
         except (BootstrapError, client.NotFoundError, client.ConflictError, TimeoutError) as error:
-            log.info("Lease not taken: %s", error or type(error).__name__)
+            log.info("Lease not taken: %s", str(error) or type(error).__name__)
             return False
 
     async def _try(self) -> bool:

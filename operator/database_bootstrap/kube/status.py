@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from database_bootstrap.api import names
-from database_bootstrap.errors import ServerUnreachable
+from database_bootstrap.errors import ClusterUnavailable
 from database_bootstrap.kube import client
 from database_bootstrap.kube.client import APPLY, BOOTSTRAPS, Call, Kube
 from database_bootstrap.kube.resource import Resource, resource_of
@@ -30,7 +30,7 @@ async def write(kube: Kube, resource: Resource, status: Mapping[str, Any]) -> Re
             if fresh is None:
                 return None
             resource = fresh
-    raise ServerUnreachable(f"The status of {resource.key} was changed {ATTEMPTS} times while it was written.")
+    raise ClusterUnavailable(f"The status of {resource.key} was changed {ATTEMPTS} times while it was written.")
 
 
 async def read(kube: Kube, resource: Resource) -> Resource | None:

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from database_bootstrap.api import names
+from database_bootstrap.api import names, rules
 from database_bootstrap.api.status import Status
-from database_bootstrap.api.v1alpha1 import Spec, parse_spec
+from database_bootstrap.api.v1alpha1 import Spec, check_root, parse_spec
 from database_bootstrap.bundles.sources import ConfigMapData
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.postgres.ownership import Owner
@@ -24,8 +24,6 @@ DEFAULT_NAMESPACE = "default"
 UIDS = uuid.UUID("a9f1c0de-0000-5000-8000-646262737472")
 """The name space of the uids that resources without one get: the same one on every run and every machine."""
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 NAME_LENGTH = 253
 
 Key = tuple[str, str]
@@ -39,6 +37,8 @@ class Resource:
 
     owner: Owner
     spec: Spec
+    annotations: Mapping[str, str]
+    """Those of our group: a person's word."""
     manifest: Mapping[str, Any]
     """As it was written."""
     folder: Path
@@ -51,7 +51,7 @@ class Resource:
 
     def subject(self, status: Status) -> Subject:
         """Return what the engine is told, with what was known before."""
-        return Subject(owner=self.owner, spec=self.spec, status=status)
+        return Subject(owner=self.owner, spec=self.spec, status=status, annotations=self.annotations)
 
     @property
     def known_status(self) -> Mapping[str, Any]:
@@ -92,7 +92,8 @@ def collect(documents: Iterable[Document], cluster: str = CLUSTER) -> Collection
             case ("v1", "ConfigMap"):
                 _put(found.config_maps, document, _config_map)
             case (version, kind) if version.partition("/")[0] == names.GROUP:
-                raise InputError(f"{document.origin}: {kind} of {version} is not known; {names.API_VERSION} is")
+                known = f"{names.KIND} of {names.API_VERSION}"
+                raise InputError(f"{document.origin}: {kind} of {version} is not known; {known} is")
             case (version, kind):
                 found.notes.append(f"{document.origin}: ignored, a {kind} of {version} is nothing for this program")
     return found
@@ -102,11 +103,21 @@ def key_of(document: Document) -> Key:
     """Return namespace and name; what a cluster would not accept as one is refused, as they become names of files."""
     metadata = _mapping(document, document.manifest.get("metadata"), "metadata")
     name, namespace = metadata.get("name"), metadata.get("namespace") or DEFAULT_NAMESPACE
-    if not isinstance(name, str) or len(name) > NAME_LENGTH or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_object_name(name):
         raise InputError(f"{document.origin}: metadata.name must be a name as Kubernetes has them (a-z, 0-9, - and .)")
-    if not isinstance(namespace, str) or not _LABEL.fullmatch(namespace):
+    if not isinstance(namespace, str) or not is_namespace(namespace):
         raise InputError(f"{document.origin}: metadata.namespace must be a name as Kubernetes has them (a-z, 0-9, -)")
     return namespace, name
+
+
+def is_object_name(text: str) -> bool:
+    """Return whether an object in a cluster can have this name."""
+    return len(text) <= NAME_LENGTH and re.fullmatch(rules.DNS_SUBDOMAIN, text) is not None
+
+
+def is_namespace(text: str) -> bool:
+    """Return whether a namespace can have this name."""
+    return re.fullmatch(rules.DNS_LABEL, text) is not None
 
 
 def secret_data(document: Document) -> SecretData:
@@ -133,16 +144,27 @@ def _resource(cluster: str, document: Document) -> Resource:
         raise InputError(f"{document.origin}: {min(map(str, unknown))} is not a field of a {names.KIND}")
     try:
         spec = parse_spec(_mapping(document, document.manifest.get("spec"), "spec"))
+        check_root(name, spec)
     except BootstrapError as error:
         raise InputError(f"{document.origin}: {error.message}") from None
     uid = document.manifest["metadata"].get("uid") or str(uuid.uuid5(UIDS, f"{cluster}/{namespace}/{name}"))
     return Resource(
         owner=Owner(cluster=cluster, namespace=namespace, name=name, uid=str(uid)),
         spec=spec,
+        annotations=_annotations(document),
         manifest=document.manifest,
         folder=document.folder,
         origin=document.origin,
     )
+
+
+def _annotations(document: Document) -> dict[str, str]:
+    every = _mapping(document, document.manifest["metadata"].get("annotations"), "metadata.annotations")
+    ours = {key: value for key, value in every.items() if key.startswith(f"{names.GROUP}/")}
+    for key, value in ours.items():
+        if not isinstance(value, str):
+            raise InputError(f"{document.origin}: metadata.annotations.{key} must be text; put it in quotes")
+    return ours
 
 
 def _config_map(document: Document) -> ConfigMapData:

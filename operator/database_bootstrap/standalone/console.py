@@ -12,6 +12,7 @@ from database_bootstrap.api.outcomes import Outcome, Verdict
 from database_bootstrap.api.rules import CONTROL
 from database_bootstrap.api.status import Status
 from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.stages.subject import Report
 from database_bootstrap.standalone.collection import Resource
 
 COLUMNS = ("NAMESPACE", "NAME", "READY", "REASON", "DATABASE", "MIGRATION")
@@ -32,8 +33,12 @@ class Console(Protocol):
         """Say why, and for how long, nothing is done."""
         ...
 
-    def end(self, owner: Owner, changes: int, status: Status | None) -> None:
-        """Sum up one resource; a plan has no new status."""
+    def end(self, owner: Owner, changes: int, status: Status) -> None:
+        """Sum up what was done for one resource."""
+        ...
+
+    def planned(self, owner: Owner, report: Report) -> None:
+        """Sum up what would be done for one resource."""
         ...
 
     def finish(self, applied: Sequence[tuple[Resource, Status]]) -> None:
@@ -57,12 +62,17 @@ class TextConsole:
     def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:
         _say(f"  {'':<11} next try in {seconds:.0f} s")
 
-    def end(self, owner: Owner, changes: int, status: Status | None) -> None:
-        count = f"{changes} change{'s' if changes != 1 else ''}"
-        if status is None:
-            _say(f"  {count} to make; nothing was changed." if changes else "  Nothing to change.")
-        else:
-            _say(f"  {count} made." if changes else "  Nothing changed.")
+    def end(self, owner: Owner, changes: int, status: Status) -> None:
+        _say(f"  {_count(changes)} made." if changes else "  Nothing changed.")
+
+    def planned(self, owner: Owner, report: Report) -> None:
+        count, trouble = len(report.changes), report.trouble
+        if count:
+            _say(f"  {_count(count)} to make; nothing was changed.")
+        if trouble:
+            _say(f"  Stopped at {trouble.stage}.")
+        elif not count:
+            _say("  Nothing to change.")
 
     def finish(self, applied: Sequence[tuple[Resource, Status]]) -> None:
         if applied:
@@ -83,8 +93,12 @@ class JsonConsole:
     def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:
         _write(owner, "waiting", {"reason": outcome.reason, "message": outcome.message, "seconds": round(seconds, 1)})
 
-    def end(self, owner: Owner, changes: int, status: Status | None) -> None:
-        _write(owner, "end", {"changes": changes} | ({"status": status.manifest()} if status else {}))
+    def end(self, owner: Owner, changes: int, status: Status) -> None:
+        _write(owner, "end", {"changes": changes, "status": status.manifest()})
+
+    def planned(self, owner: Owner, report: Report) -> None:
+        stopped = {"stopped": report.trouble.stage} if report.trouble else {}
+        _write(owner, "end", {"changes": len(report.changes), **stopped})
 
     def finish(self, applied: Sequence[tuple[Resource, Status]]) -> None:
         """Say nothing: each resource's last line has its status."""
@@ -98,6 +112,10 @@ def note(text: str) -> None:
 def is_worth_saying(outcome: Outcome) -> bool:
     """Return whether a stage was looked at at all."""
     return outcome.verdict is not Verdict.BLOCKED
+
+
+def _count(changes: int) -> str:
+    return f"{changes} change{'s' if changes != 1 else ''}"
 
 
 def _row(resource: Resource, status: Status) -> tuple[str, ...]:

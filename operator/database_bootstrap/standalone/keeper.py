@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from database_bootstrap.standalone.collection import SecretData, key_of, secret_
 from database_bootstrap.standalone.documents import Document, InputError
 
 DEFAULT_FOLDER = ".dbbootstrap"
+_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_ANY = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Keeper:
@@ -23,6 +26,27 @@ class Keeper:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.is_new = not folder.exists()
+
+    def check_private(self) -> None:
+        """Raise `InputError` where others can write to the folder, or read a password in it.
+
+        What they may have put or read there is not made good by taking the right away, so nothing is repaired.
+        """
+        if self.is_new:
+            return
+        try:
+            _refuse(self.folder, _WRITE, "others can write to it", "chmod go-w")
+            for path in sorted(self.folder.glob(_secret_file("*", "*"))):
+                _refuse(path, _ANY, "others can read it or write to it", "chmod go=")
+            for path in sorted(self.folder.glob("*.status.yaml")):
+                _refuse(path, _WRITE, "others can write to it", "chmod go-w")
+        except OSError as error:
+            raise InputError(f"{self.folder}: {error.strerror}") from None
+
+    def check_writable(self) -> None:
+        """Make the folder; raise `InputError` where nothing can be kept there."""
+        with self._complete({}):
+            pass
 
     def secret(self, namespace: str, name: str) -> SecretData | None:
         """Return a Secret that is kept, or None; raise `InputError` for a file that is none."""
@@ -100,6 +124,11 @@ class Keeper:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _refuse(path: Path, rights: int, why: str, cure: str) -> None:
+    if path.stat().st_mode & rights:
+        raise InputError(f"{path}: {why}; look at who did, and then `{cure} {path}`")
 
 
 def _secret_file(namespace: str, name: str) -> str:

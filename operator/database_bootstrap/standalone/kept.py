@@ -1,15 +1,11 @@
 """What a resource remembers between two runs: its status, its generation, and the spec that was last applied."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from database_bootstrap.api import conditions, names
-from database_bootstrap.api.status import BindingStatus, LastChange, Status, parse_status
+from database_bootstrap.api import names
+from database_bootstrap.api.status import Status, parse_status
 from database_bootstrap.api.v1alpha1 import parse_spec, refuse_change, without_nulls
 from database_bootstrap.errors import BootstrapError
-from database_bootstrap.stages.subject import Facts, Report
 from database_bootstrap.standalone.collection import Resource
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.keeper import Keeper
@@ -56,29 +52,3 @@ def keep(resource: Resource, keeper: Keeper, memory: Memory) -> None:
     }
     if keeper.resource(owner) != manifest:
         keeper.put_resource(owner, manifest)
-
-
-def status_after(before: Status, report: Report, *, generation: int, now: datetime) -> Status:
-    """Return the status at the end of a visit; what the visit did not learn stays as it was known."""
-    change = LastChange(time=now, generation=generation, changes=len(report.changes))
-    derived = conditions.derive(report.outcomes, previous=before.conditions, generation=generation, now=now)
-    update = {
-        **_learned(report.facts),
-        "conditions": derived,
-        "observed_generation": generation,
-        "last_change": change if report.changes else before.last_change,
-    }
-    return before.model_copy(update=update)
-
-
-def _learned(facts: Facts) -> Mapping[str, Any]:
-    known = {
-        "server": facts.server,
-        "role": facts.role,
-        "database": facts.database,
-        "extensions": facts.extensions,
-        "migrations": facts.migrations,
-        "seed": facts.seed,
-        "binding": BindingStatus(name=facts.binding) if facts.binding else None,
-    }
-    return {name: value for name, value in known.items() if value is not None}

@@ -4,12 +4,12 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-from database_bootstrap.api.outcomes import Outcome, Verdict
+from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import Tool
 from database_bootstrap.reconcile import Engine
@@ -48,6 +48,8 @@ class Options:
     """None: `.dbbootstrap` beside each file."""
     keep: bool = True
     """Whether anything is kept between runs at all."""
+    writes: bool = True
+    """Whether there will be something to keep; a plan has nothing."""
     wait_seconds: float = 0.0
     cluster_id: str = CLUSTER
     """Whose the databases are marked to be."""
@@ -61,6 +63,11 @@ class Work:
     keeper: Keeper | None
     memory: Memory
     surroundings: FileSurroundings
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it is to be left alone."""
+        return self.resource.spec.suspend
 
     @property
     def uses_alembic(self) -> bool:
@@ -77,7 +84,11 @@ def prepare(options: Options) -> list[Work]:
     if not collection.resources:
         raise InputError("There is no DatabaseBootstrap in what was given")
     keepers = _keepers(collection.resources.values(), options)
-    return [_work(resource, collection, keepers.get(key)) for key, resource in collection.resources.items()]
+    work = [_work(resource, collection, keepers.get(key)) for key, resource in collection.resources.items()]
+    if options.writes:
+        for keeper in {one.keeper.folder: one.keeper for one in work if one.keeper and not one.is_suspended}.values():
+            keeper.check_writable()
+    return work
 
 
 async def apply(engine: Engine, work: Iterable[Work], options: Options, out: Console) -> Exit:
@@ -97,7 +108,7 @@ async def plan(engine: Engine, work: Iterable[Work], out: Console, *, tell_chang
         report = await engine.plan(one.resource.subject(one.memory.status), one.surroundings)
         for outcome in filter(console.is_worth_saying, report.outcomes):
             out.outcome(one.resource.owner, outcome)
-        out.end(one.resource.owner, len(report.changes), None)
+        out.planned(one.resource.owner, report)
         verdicts.append(_verdict(report))
         changes += len(report.changes)
     return _exit(verdicts) or (Exit.CHANGES if changes and tell_changes else Exit.DONE)
@@ -122,7 +133,7 @@ class _Visit:
             report = await self._try()
             changes += len(report.changes)
             trouble = report.trouble
-            if trouble is None or trouble.verdict is Verdict.STALLED or time.monotonic() + pause > deadline:
+            if trouble is None or _verdict(report) is Verdict.STALLED or time.monotonic() + pause > deadline:
                 break
             self._out.waiting(self._owner, trouble, pause)
             await asyncio.sleep(pause)
@@ -133,13 +144,20 @@ class _Visit:
         report = await self._engine.reconcile(
             self._work.resource.subject(self._memory.status), self._work.surroundings, self._progress
         )
-        self._say(report.outcomes)
         before = self._memory
-        status = kept.status_after(before.status, report, generation=before.generation, now=datetime.now(UTC))
-        self._memory = Memory(status=status, generation=before.generation)
-        if self._work.keeper:
-            kept.keep(self._work.resource, self._work.keeper, self._memory)
+        self._remember(before, report)
+        try:
+            if self._work.keeper:
+                kept.keep(self._work.resource, self._work.keeper, self._memory)
+        except InputError as error:
+            report = _unkept(report, error)
+            self._remember(before, report)
+        self._say(report.outcomes)
         return report
+
+    def _remember(self, before: Memory, report: Report) -> None:
+        status = report.over(before.status, generation=before.generation, now=datetime.now(UTC))
+        self._memory = Memory(status=status, generation=before.generation)
 
     async def _progress(self, outcomes: Sequence[Outcome], facts: Facts) -> None:
         self._say(outcomes)
@@ -159,6 +177,8 @@ def _keepers(resources: Iterable[Resource], options: Options) -> dict[Key, Keepe
     for resource in resources:
         folder = options.secret_dir or resource.folder / DEFAULT_FOLDER
         keepers[resource.owner.namespace, resource.owner.name] = shared.setdefault(folder, Keeper(folder))
+    for keeper in shared.values():
+        keeper.check_private()
     return keepers
 
 
@@ -175,9 +195,9 @@ def _work(resource: Resource, collection: Collection, keeper: Keeper | None) -> 
 def _active(work: Iterable[Work]) -> list[Work]:
     every = list(work)
     for one in every:
-        if one.resource.spec.suspend:
+        if one.is_suspended:
             console.note(f"{one.resource.owner.namespace}/{one.resource.owner.name}: left alone, spec.suspend is true")
-    return [one for one in every if not one.resource.spec.suspend]
+    return [one for one in every if not one.is_suspended]
 
 
 def _say_what_is_kept(work: Iterable[Work]) -> None:
@@ -200,8 +220,21 @@ def _pauses() -> Iterator[float]:
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
+def _unkept(report: Report, error: InputError) -> Report:
+    """Return the report of a visit whose end the next run would not know of: that needs a person."""
+    *others, last = report.outcomes
+    told = replace(
+        last,
+        verdict=Verdict.STALLED,
+        reason=Reason.REFERENCE_REJECTED,
+        message=f"The status could not be kept: {error}",
+    )
+    return replace(report, outcomes=(*others, told))
+
+
 def _verdict(report: Report) -> Verdict:
-    return report.trouble.verdict if report.trouble else Verdict.DONE
+    found = {outcome.verdict for outcome in report.outcomes}
+    return next((verdict for verdict in (Verdict.STALLED, Verdict.RETRY) if verdict in found), Verdict.DONE)
 
 
 def _exit(verdicts: Iterable[Verdict]) -> Exit:

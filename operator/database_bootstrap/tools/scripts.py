@@ -55,13 +55,14 @@ def script_of(path: str, text: str, *, own_transactions: bool) -> Script:
     """
     text = text.removeprefix(_BYTE_ORDER_MARK)
     forced = _is_transaction_off(path, text)
-    _check_text(path, text)
+    _check_characters(path, text)
     found = tuple(_statements_of(text))
     for statement in found:
         if statement.copies:
             raise BundleRejected(
                 f"{_place(path, statement)}: COPY from or to the client works in psql only; use INSERT"
             )
+    _check_programs(path, text)
     alone = next((one.alone for one in found if one.alone), None)
     _check_own_transactions(path, found)
     if forced or alone:
@@ -100,23 +101,23 @@ def _is_transaction_off(path: str, text: str) -> bool:
     return True
 
 
-def _check_text(path: str, text: str) -> None:
+def _check_characters(path: str, text: str) -> None:
     control = _CONTROL_CHARACTER.search(text)
     if control:
         where = f"line {line_of(text, control.start())}"
         raise BundleRejected(f"{path} {where}: control character U+{ord(control.group()):04X} in SQL text")
+
+
+def _check_programs(path: str, text: str) -> None:
+    """Refuse what only psql understands, and what another migration tool would run in parts."""
     if "\\" not in text and not any(pattern.search(text) for pattern, _ in _FOREIGN_COMMENTS):
         return
     for token in tokens(text):
         if token.kind == "comment":
             _check_comment(path, text, token.start, text[token.start : token.end])
         elif token.kind == "sign" and text[token.start] == "\\":
-            if text[token.start : token.start + 2] == "\\.":
-                # The end of data that a COPY … FROM STDIN before it would have named: say that instead.
-                return
-            raise BundleRejected(
-                f"{path} line {line_of(text, token.start)}: a backslash command works in psql only; nothing was run"
-            )
+            where = f"line {line_of(text, token.start)}"
+            raise BundleRejected(f"{path} {where}: a backslash command works in psql only; nothing was run")
 
 
 def _check_comment(path: str, text: str, start: int, comment: str) -> None:

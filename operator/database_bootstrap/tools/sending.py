@@ -91,7 +91,7 @@ async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult
             raise Failure(error=error) from error
     if results and results[-1].status == pq.ExecStatus.FATAL_ERROR:
         refusal = psycopg.errors.error_from_result(results[-1], encoding=connection.info.encoding)
-        raise _failure_at(refusal, message, max(0, len(results) - 1 - message.before_count))
+        raise _failure_at(refusal, message, len(results) - 1 - message.before_count)
     return results
 
 
@@ -100,6 +100,7 @@ def _failure_at(error: psycopg.Error, message: Message, done: int) -> Failure:
     if error.diag.statement_position is not None:
         # Characters, counted from 1, of the whole message.
         place = max(0, message.start + int(error.diag.statement_position) - 1 - len(message.before))
-        return Failure(error=error, line=line_of(text, place), column=column_of(text, place), done=done)
-    line = message.statements[done].line if done < len(message.statements) else None
-    return Failure(error=error, line=line, done=done)
+        return Failure(error=error, line=line_of(text, place), column=column_of(text, place), done=max(0, done))
+    # Below zero: the server took offence at the message before it began with the first statement.
+    line = message.statements[done].line if 0 <= done < len(message.statements) else None
+    return Failure(error=error, line=line, done=max(0, done))

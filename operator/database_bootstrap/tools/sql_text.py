@@ -21,7 +21,7 @@ _TOKEN = re.compile(
 )
 """After scan.l of PostgreSQL, with standard_conforming_strings on; `open_end` is a quote that nothing closes."""
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
-_SET_OPERATIONS = frozenset({"union", "intersect", "except", "join"})
+_SET_OPERATIONS = frozenset({"union", "intersect", "except"})
 _ROUTINES = frozenset({"function", "procedure"})
 _WORDS_KEPT = 4
 

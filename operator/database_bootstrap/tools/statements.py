@@ -16,6 +16,9 @@ _DEPTH_LIMIT = 3000
 process (tried with pgparse 1.0.3), one of 20,000 does not."""
 
 
+_COMMENTS_LIMIT = 1000
+"""Comments within each other take PostgreSQL's lexer, and so the parser, time that grows with their square: 20,000
+take two seconds, in which nothing else runs here."""
 _COPY_OF_CLIENT = re.compile(r"\b(from\s+stdin|to\s+stdout)\b", re.IGNORECASE)
 
 
@@ -26,7 +29,7 @@ class Control(StrEnum):
     BEGIN = "begin"
     COMMIT = "commit"
     OTHER = "other"
-    """BEGIN with options, ROLLBACK, COMMIT AND CHAIN, PREPARE TRANSACTION …"""
+    """BEGIN with options, ROLLBACK, PREPARE TRANSACTION, and what no grammar knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class Statement:
 
 def parse(text: str, depth: int) -> list[Node] | None:
     """Return the statements' entries of the parse tree, or None when the grammar does not know them."""
-    if depth > _DEPTH_LIMIT:
+    if depth > _DEPTH_LIMIT or text.count("/*") > _COMMENTS_LIMIT:
         return None
     try:
         found: list[Node] = pgparse.parse(text)
@@ -72,7 +75,7 @@ def statement_of(node: Node, text: str, start: int, line: int) -> Statement:
         alone=alone_of(kind, body),
         control=control,
         opens=opens,
-        copies=kind == "CopyStmt" and not body.get("filename") and not body.get("is_program"),
+        copies=kind == "CopyStmt" and not body.get("filename"),
     )
 
 
@@ -100,8 +103,7 @@ def _control_of(body: Node) -> tuple[Control, bool]:
         return Control.NONE, False
     if kind in ("BEGIN", "START"):
         return (Control.OTHER if body.get("options") else Control.BEGIN), True
-    chained = bool(body.get("chain"))
-    return (Control.COMMIT if kind == "COMMIT" and not chained else Control.OTHER), chained
+    return (Control.COMMIT if kind == "COMMIT" else Control.OTHER), bool(body.get("chain"))
 
 
 def alone_of(kind: str, body: Node) -> str | None:

@@ -14,8 +14,9 @@ from rule_cases import CASES, MORE_BAD, MORE_GOOD, RULES, TRANSITIONS, Case, Cha
 
 
 def parse(obj: dict[str, Any]) -> v1alpha1.Spec:
-    v1alpha1.check_name(obj["metadata"]["name"])
-    return v1alpha1.parse_spec(obj.get("spec", {}))
+    spec = v1alpha1.parse_spec(obj.get("spec", {}))
+    v1alpha1.check_root(obj["metadata"]["name"], spec)
+    return spec
 
 
 def rules_in(node: Any) -> Iterator[dict[str, str]]:

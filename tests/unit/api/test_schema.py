@@ -97,6 +97,8 @@ def test_columns() -> None:
     columns = schema.definition()["spec"]["versions"][0]["additionalPrinterColumns"]
     shown = [column["name"] for column in columns if not column.get("priority")]
     assert shown == ["Ready", "Reason", "Database", "Migration", "Age"]
+    wide = {column["name"]: (column["type"], column["jsonPath"]) for column in columns if column.get("priority")}
+    assert wide["Suspend"] == ("boolean", ".spec.suspend")
 
 
 def test_the_kind_is_a_provisioned_service() -> None:

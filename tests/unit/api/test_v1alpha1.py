@@ -131,4 +131,4 @@ def test_text_that_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize("name", ["Shop", "a_b", "x" * 249])
 def test_a_resource_needs_a_name_that_its_secrets_can_have(name: str) -> None:
     with pytest.raises(SpecRejected, match=r"`metadata.name` must be"):
-        v1alpha1.check_name(name)
+        v1alpha1.check_root(name, parse_spec(SMALLEST))

@@ -105,6 +105,23 @@ def test_delay_doubles_with_each_failure_up_to_its_limit(queue: Queue[str]) -> N
         assert expected * (1 - JITTER) <= delay <= expected * (1 + JITTER)
 
 
+def test_delay_has_the_limit_that_is_asked_for(queue: Queue[str]) -> None:
+    delays = [queue.retry("a", 30) for _ in range(12)]
+    assert 24 <= max(delays) <= 36
+
+
+def test_whoever_adds_a_key_it_is_told_once(clock: Clock) -> None:
+    told: list[None] = []
+    queue: Queue[str] = Queue(clock, random.Random(7), added=lambda: told.append(None))
+    queue.add("a")
+    queue.add("a")
+    queue.add_after("b", 1)
+    assert len(told) == 1
+    clock.now += 1
+    take(queue)
+    assert len(told) == 2
+
+
 def test_forgotten_failures_do_not_count(queue: Queue[str]) -> None:
     for _ in range(5):
         queue.retry("a")

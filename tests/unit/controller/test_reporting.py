@@ -8,6 +8,7 @@ import pytest
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.api.status import MigrationsStatus, RoleStatus, Status, parse_status
 from database_bootstrap.controller import reporting
+from database_bootstrap.controller.queue import JITTER
 from database_bootstrap.controller.reporting import Next
 from database_bootstrap.errors import ServerUnreachable, SpecRejected
 from database_bootstrap.kube.resource import Key, Resource
@@ -31,6 +32,11 @@ def done(*changes: str) -> Report:
 def trouble(verdict: Verdict, reason: Reason, message: str = "Away.") -> Report:
     first = Outcome(stage=StageName.ROLE, verdict=verdict, reason=reason, message=message)
     return Report(outcomes=(first,), facts=Facts())
+
+
+def unpublished(reason: Reason) -> Report:
+    last = Outcome(stage=StageName.CONNECTION, verdict=Verdict.STALLED, reason=reason, message="Another's.")
+    return Report(outcomes=(*done().outcomes[:-1], last), facts=Facts())
 
 
 def test_final_status_has_the_generation_that_was_visited() -> None:
@@ -107,6 +113,10 @@ def test_trouble_is_told_once_and_again_when_it_changes() -> None:
     [
         pytest.param(done(), Next.INTERVAL, "success", id="done"),
         pytest.param(trouble(Verdict.STALLED, Reason.NOT_OWNED), Next.INTERVAL, "error", id="needs a person"),
+        pytest.param(trouble(Verdict.STALLED, Reason.REFERENCE_REJECTED), Next.CORRECTION, "error", id="wrong Secret"),
+        pytest.param(trouble(Verdict.STALLED, Reason.PASSWORD_LOST), Next.CORRECTION, "error", id="lost Secret"),
+        pytest.param(unpublished(Reason.NOT_OWNED), Next.CORRECTION, "error", id="another's Secret"),
+        pytest.param(unpublished(Reason.ACCESS_DENIED), Next.INTERVAL, "error", id="no Secret's fault"),
         pytest.param(trouble(Verdict.RETRY, Reason.SERVER_UNREACHABLE), Next.BACKOFF, "requeue", id="heals"),
         pytest.param(trouble(Verdict.RETRY, Reason.REFERENCE_NOT_FOUND), Next.WAITING, "requeue", id="may arrive"),
         pytest.param(trouble(Verdict.RETRY, Reason.INTERNAL_ERROR), Next.BACKOFF, "error", id="a defect"),
@@ -116,6 +126,44 @@ def test_trouble_is_told_once_and_again_when_it_changes() -> None:
 def test_next_visit_and_result(report: Report, upcoming: Next, result: str) -> None:
     assert reporting.upcoming(report) is upcoming
     assert reporting.result(report) == result
+
+
+@pytest.mark.parametrize(
+    ("upcoming", "lasted", "delay"),
+    [
+        (Next.WAITING, 0, 4),
+        (Next.WAITING, 120, 4),
+        (Next.WAITING, 300, 10),
+        (Next.WAITING, 900, 30),
+        (Next.WAITING, 1e6, 30),
+        (Next.CORRECTION, 0, 15),
+        (Next.CORRECTION, 120, 15),
+        (Next.CORRECTION, 480, 60),
+        (Next.CORRECTION, 1e6, 60),
+    ],
+)
+def test_what_has_been_missing_for_long_is_looked_for_less_often(upcoming: Next, lasted: float, delay: float) -> None:
+    assert reporting.soon(upcoming, lasted) == delay
+
+
+def test_secret_that_is_waited_for_is_found_within_five_seconds() -> None:
+    assert reporting.soon(Next.WAITING, reporting.PATIENCE_SECONDS) * (1 + JITTER) < 5
+
+
+@pytest.mark.parametrize(
+    ("reason", "delay"),
+    [
+        (Reason.SERVER_UNREACHABLE, 30),
+        (Reason.SERVER_BUSY, 30),
+        (Reason.SERVER_READ_ONLY, 30),
+        (Reason.ADMIN_LOGIN_REFUSED, 30),
+        (Reason.CLUSTER_UNAVAILABLE, 30),
+        (Reason.INTERNAL_ERROR, 300),
+        (Reason.NOT_CONVERGING, 300),
+    ],
+)
+def test_delay_is_short_where_something_comes_back_by_itself(reason: Reason, delay: float) -> None:
+    assert reporting.longest_delay(reason) == delay
 
 
 def test_visit_that_could_not_begin_blocks_all_stages() -> None:

@@ -32,12 +32,55 @@ def test_first_version_is_news(store: Store) -> None:
     [
         pytest.param({"generation": 2}, id="the spec changed"),
         pytest.param({"annotations": {"dbbootstrap.io/reconcile-requested-at": "now"}}, id="a visit was asked for"),
-        pytest.param({"status": {"conditions": []}}, id="somebody else wrote the status"),
+        pytest.param({"generation": 2, "status": {"theirs": 1}}, id="both"),
     ],
 )
 def test_change_that_concerns_us_is_work(store: Store, changes: dict[str, Any]) -> None:
     store.see(resource())
     assert store.see(resource(2, **changes)) is News.WORK
+    assert not store.is_foreign(KEY)
+
+
+def test_status_that_somebody_else_wrote_is_foreign_until_it_is_overwritten(store: Store) -> None:
+    store.see(resource())
+    assert store.see(resource(2, status={"theirs": 1})) is News.FOREIGN_STATUS
+    assert store.is_foreign(KEY)
+    store.begin_write(KEY)
+    store.end_write(KEY, resource(3, status={"ours": 1}))
+    assert not store.is_foreign(KEY)
+    assert store.settle(KEY)
+    assert not store.settle(KEY)
+
+
+def test_status_that_says_what_we_would_write_is_not_foreign(store: Store) -> None:
+    store.see(resource())
+    store.see(resource(2, status={"theirs": 1}))
+    store.accept(KEY)
+    assert not store.is_foreign(KEY)
+
+
+def test_status_that_is_overwritten_during_a_write_is_foreign(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    store.see(resource(3, status={"theirs": 1}))
+    assert store.end_write(KEY, resource(2, status={"ours": 1})) is News.FOREIGN_STATUS
+    assert store.is_foreign(KEY)
+
+
+def test_wish_that_comes_with_a_foreign_status_is_work(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    store.see(resource(3, generation=2, status={"theirs": 1}))
+    assert store.end_write(KEY, resource(2, generation=2, status={"ours": 1})) is News.WORK
+    assert store.is_foreign(KEY)
+
+
+def test_nothing_of_a_resource_that_is_gone_is_foreign(store: Store) -> None:
+    store.see(resource())
+    store.see(resource(2, status={"theirs": 1}))
+    store.remove(KEY, "u1")
+    assert not store.is_foreign(KEY)
+    assert not store.settle(KEY)
 
 
 def test_change_that_does_not_concern_us_is_nothing(store: Store) -> None:

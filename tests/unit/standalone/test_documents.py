@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from database_bootstrap.api import names
+from database_bootstrap.api.status import Status
 from database_bootstrap.standalone import documents
 from database_bootstrap.standalone.collection import Collection, collect
 from database_bootstrap.standalone.documents import InputError
@@ -62,6 +63,12 @@ def test_uid_that_is_written_down_is_the_owners() -> None:
     assert read(text).resources["default", "shop"].owner.uid == "6f9b"
 
 
+def test_annotations_of_our_group_are_a_persons_word() -> None:
+    annotations = "  annotations: {dbbootstrap.io/acknowledge-data-loss: i-1, example.com/size: 3}\n"
+    resource = read(SHOP.replace("spec:\n", f"{annotations}spec:\n")).resources["default", "shop"]
+    assert resource.subject(Status()).annotations == {names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS: "i-1"}
+
+
 def test_items_of_a_list_are_documents() -> None:
     indented = "".join(f"  {line}\n" for line in SHOP.splitlines())
     found = read("apiVersion: v1\nkind: List\nitems:\n- " + indented.lstrip())
@@ -91,6 +98,24 @@ def test_dates_and_byte_order_marks_are_as_in_kubernetes() -> None:
         pytest.param(SHOP + "  role: {name: other}\n", "line 9: the key 'role' is there twice", id="duplicate key"),
         pytest.param("- a\n", "document 1 (line 1): not a manifest", id="no mapping"),
         pytest.param("kind: Secret\n", "apiVersion is missing", id="no version"),
+        pytest.param(
+            SHOP.replace("kind: DatabaseBootstrap", "kind: DatabaseServer"),
+            "DatabaseServer of dbbootstrap.io/v1alpha1 is not known; DatabaseBootstrap of dbbootstrap.io/v1alpha1 is",
+            id="other kind of the group",
+        ),
+        pytest.param(
+            SHOP.replace("name: shop\nspec", f"name: {'x' * 249}\nspec"), "at most 248 characters", id="long name"
+        ),
+        pytest.param(
+            SHOP + "  connectionSecret: {name: shop-role}\n",
+            "`connectionSecret.name` must not be `<metadata.name>-role`",
+            id="one Secret for two things",
+        ),
+        pytest.param(
+            SHOP.replace("  name: shop\nspec", "  name: shop\n  annotations: {dbbootstrap.io/take-over: 1}\nspec"),
+            "metadata.annotations.dbbootstrap.io/take-over must be text",
+            id="annotation that is no text",
+        ),
         pytest.param(
             SHOP.replace("v1alpha1", "v2"), "DatabaseBootstrap of dbbootstrap.io/v2 is not known", id="other version"
         ),

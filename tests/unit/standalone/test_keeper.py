@@ -72,3 +72,40 @@ def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"nothing can be kept there"):
         Keeper(tmp_path / "file" / "kept").put_resource(OWNER, {})
+
+
+def test_folder_is_tried_before_anything_is_to_be_kept(tmp_path: Path, keeper: Keeper) -> None:
+    keeper.check_writable()
+    assert [path.name for path in keeper.folder.iterdir()] == [".gitignore"]
+    assert keeper.is_new
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"nothing can be kept there"):
+        Keeper(tmp_path / "file" / "kept").check_writable()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "expected"),
+    [
+        pytest.param("", 0o777, "others can write to it.*`chmod go-w ", id="folder for all"),
+        pytest.param("", 0o770, "others can write to it", id="folder for a group"),
+        pytest.param("shop.smart-role.secret.yaml", 0o644, "others can read it.*`chmod go= ", id="password for all"),
+        pytest.param("shop.smart-role.secret.yaml", 0o640, "others can read it", id="password for a group"),
+        pytest.param("shop.smart.status.yaml", 0o666, "others can write to it", id="status for all"),
+    ],
+)
+def test_what_others_could_have_changed_or_read_is_refused(keeper: Keeper, name: str, mode: int, expected: str) -> None:
+    keeper.put_secret(OWNER, "smart-role", "Opaque", HOSTILE)
+    keeper.put_resource(OWNER, {"metadata": {"name": "smart", "namespace": "shop"}})
+    path = keeper.folder / name
+    path.chmod(mode)
+    with pytest.raises(InputError, match=f"^{path}: {expected}"):
+        Keeper(keeper.folder).check_private()
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_what_others_can_only_look_at_is_taken(keeper: Keeper) -> None:
+    keeper.put_secret(OWNER, "smart-role", "Opaque", HOSTILE)
+    keeper.put_resource(OWNER, {"metadata": {"name": "smart", "namespace": "shop"}})
+    keeper.folder.chmod(0o755)
+    (keeper.folder / "shop.smart.status.yaml").chmod(0o644)
+    Keeper(keeper.folder).check_private()
