@@ -18,6 +18,8 @@ from localservers import ControlPlane
 
 CONNECTION = Connection(host="db", port=5432, database="shop", user="shop", password="hÄrd :/@ one", sslmode="require")
 OURS, OTHERS = "uid-1", "uid-2"
+MARKS = {"dbbootstrap.io/uid": OURS, "dbbootstrap.io/resource": "shop"}
+MARKS = {"dbbootstrap.io/uid": OURS, "dbbootstrap.io/resource": "shop"}
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ async def test_password_is_kept_once_and_never_replaced(
     assert data == {"username": "shop", "password": "first"}
     assert raw["type"] == "kubernetes.io/basic-auth"
     assert raw["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "database-bootstrap-operator"}
-    assert raw["metadata"]["annotations"] == {"dbbootstrap.io/uid": OURS}
+    assert raw["metadata"]["annotations"] == MARKS
     assert "ownerReferences" not in raw["metadata"]
     kept = await references.secret("shop-role")
     assert kept is not None
@@ -108,10 +110,27 @@ async def test_connection_is_published_and_renewed(
     assert (data["host"], data["password"]) == ("db2", "p")
     assert "sslmode" not in data
     assert renewed["metadata"]["uid"] == raw["metadata"]["uid"]
-    assert renewed["metadata"]["annotations"] == {"dbbootstrap.io/uid": OURS}
+    assert renewed["metadata"]["annotations"] == MARKS
 
 
-@pytest.mark.parametrize("annotations", [{}, {"dbbootstrap.io/uid": OTHERS}], ids=["a person's", "another resource's"])
+async def test_secret_of_the_one_that_had_the_name_before_is_taken_over(
+    references: References, control_plane: ControlPlane, put: Callable[..., None], namespace: str
+) -> None:
+    put("secrets", "shop-db", metadata={"annotations": MARKS | {"dbbootstrap.io/uid": OTHERS}}, data={"old": "eA=="})
+    await references.publish("shop-db", CONNECTION)
+    data, raw = secret_in(control_plane, namespace, "shop-db")
+    assert (data["host"], raw["metadata"]["annotations"]) == ("db", MARKS)
+    assert "old" not in data
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        pytest.param({}, id="a person's"),
+        pytest.param({"dbbootstrap.io/uid": OTHERS}, id="of another uid"),
+        pytest.param({"dbbootstrap.io/uid": OTHERS, "dbbootstrap.io/resource": "other"}, id="another resource's"),
+    ],
+)
 async def test_secret_of_somebody_else_is_never_overwritten(
     references: References, control_plane: ControlPlane, put: Callable[..., None], annotations: dict[str, str]
 ) -> None:

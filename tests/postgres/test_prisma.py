@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from database_bootstrap.errors import LockHeld, MigrationHalfApplied, SchemaHasOtherOwner
-from database_bootstrap.tools.migrators import Migrator, held
-from database_bootstrap.tools.tool import Options
+from database_bootstrap.tools.migrators import Migrator, held, quiet
+from database_bootstrap.tools.tool import Applied, Options
 from fix_prisma import PrismaCommand
 from fix_tools import Workbench
 
@@ -170,6 +170,16 @@ async def test_deploy_in_the_middle_is_no_failure(workbench: Workbench) -> None:
         await deploy.execute(FREE)
         with pytest.raises(MigrationHalfApplied):
             await workbench.look("Prisma", files(INIT))
+
+
+async def test_deploy_that_ends_between_two_looks_is_no_failure(workbench: Workbench) -> None:
+    looks = [(Applied(name=INIT, finished=False),), (Applied(name=INIT),)]
+
+    async def read() -> tuple[Applied, ...]:
+        return looks.pop(0)
+
+    async with workbench.session(Options(schema="public")) as connection:
+        assert await quiet(connection, read, Migrator.PRISMA) == (Applied(name=INIT),)
 
 
 async def test_lock_is_given_back(workbench: Workbench) -> None:

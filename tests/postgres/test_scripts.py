@@ -226,6 +226,14 @@ async def test_character_that_the_database_cannot_hold_is_named(
     assert ".sql: character with byte sequence 0xe2 0x82 0xac" in found.message
 
 
+async def test_encoding_that_a_script_sets_counts_for_its_next_statements(workbench: Workbench, tool: str) -> None:
+    sets = "-- dbbootstrap: transaction=off\nSET client_encoding = LATIN1;\n"
+    await workbench.migrate(tool, files(tool, f"{sets}CREATE TABLE t AS SELECT 'ä' AS v;"))
+    assert workbench.query("SELECT v FROM t") == [("ä",)]
+    with pytest.raises(MigrationHalfApplied, match=r"statement 2 of 2 line 3: .* has no character U\+20AC"):
+        await workbench.migrate(tool, files(tool, f"{sets}CREATE TABLE t AS SELECT 'ä' AS v;", f"{sets}SELECT '€';"))
+
+
 async def test_lock_that_is_not_to_be_had_is_tried_three_times(workbench: Workbench, tool: str) -> None:
     await workbench.migrate(tool, files(tool, TABLE))
     begin = workbench.server.log.stat().st_size

@@ -102,6 +102,7 @@ def test_unknown_extension_leaves_the_stages_before_it_true(tenant: Tenant) -> N
     assert conditions["MigrationsApplied"] == conditions["Seeded"] == "Unknown"
     assert conditions["Stalled"] == "True"
     assert kstatus(tenant.get()) == "Failed"
+    until(10, lambda: any(event["type"] == "Warning" for event in tenant.events()))
     assert [event["reason"] for event in tenant.events() if event["type"] == "Warning"] == ["ExtensionUnavailable"]
 
 

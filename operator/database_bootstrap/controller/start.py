@@ -103,7 +103,6 @@ async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Eve
     lost = asyncio.create_task(tenure, name="tenure of the Lease")
     try:
         while (code := await _act_once(means, lost, stop, ready)) is None:
-            log.warning("The CustomResourceDefinition %s is gone; waiting for it", names.CRD_NAME)
             if not await _unless(stop, preflight.wait(means.cluster.kube, means.settings), lost):
                 return LOST if lost.done() else ENDED_WELL
         return code
@@ -139,6 +138,7 @@ def _exit_code(asked: asyncio.Task[Any], ended: set[asyncio.Task[Any]]) -> int |
         log.info("Operator stopping: a signal came")
         return ENDED_WELL
     if all(handlers.is_undefined(task.exception()) for task in ended):
+        log.warning("The CustomResourceDefinition %s is gone; waiting for it", names.CRD_NAME)
         return None
     for task in ended:
         log.error("Operator stopping: %s ended", task.get_name(), exc_info=task.exception())

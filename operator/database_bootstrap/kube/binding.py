@@ -59,20 +59,19 @@ async def _renewed(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[
                 f'The Secret "{name}" exists and is not this resource\'s: delete it, or name another one in '
                 "`connectionSecret.name`."
             )
-        await kube.send(_rewrite(key, found, data))
+        await kube.send(_rewrite(owner, found, data))
     except (client.NotFoundError, client.ConflictError):
         return False
     return True
 
 
-def _rewrite(key: Key, found: Mapping[str, Any], data: Mapping[str, str]) -> Call:
+def _rewrite(owner: tuple[Key, str], found: Mapping[str, Any], data: Mapping[str, str]) -> Call:
     # A merge, not an apply: the keys that the Secret was created with would stay for ever, as an apply only removes
     # what an apply has brought. The resourceVersion makes sure that it is still the Secret whose uid was read.
     stale = dict.fromkeys(set(found.get("data") or ()) - set(data))
-    body = {
-        "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
-        "data": {**stale, **_encoded(data)},
-    }
+    (key, _) = owner
+    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": _annotations(owner)}
+    body = {"metadata": metadata, "data": {**stale, **_encoded(data)}}
     return Call(
         verb="patch",
         kind=SECRETS,
@@ -85,7 +84,6 @@ def _rewrite(key: Key, found: Mapping[str, Any], data: Mapping[str, str]) -> Cal
 
 
 def _manifest(name: str, kind: str, owner: tuple[Key, str], data: Mapping[str, str]) -> dict[str, Any]:
-    (key, uid) = owner
     # No owner reference: with the resource its owner's access to the data would go.
     return {
         "apiVersion": "v1",
@@ -94,10 +92,15 @@ def _manifest(name: str, kind: str, owner: tuple[Key, str], data: Mapping[str, s
         "metadata": {
             "name": name,
             "labels": {names.LABEL_MANAGED_BY: names.OPERATOR},
-            "annotations": {names.ANNOTATION_UID: uid, names.ANNOTATION_RESOURCE: key.name},
+            "annotations": _annotations(owner),
         },
         "data": _encoded(data),
     }
+
+
+def _annotations(owner: tuple[Key, str]) -> dict[str, str]:
+    (key, uid) = owner
+    return {names.ANNOTATION_UID: uid, names.ANNOTATION_RESOURCE: key.name}
 
 
 def _encoded(data: Mapping[str, str]) -> dict[str, str]:

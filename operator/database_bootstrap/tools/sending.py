@@ -81,7 +81,9 @@ async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult
         query = (message.before + message.text).encode(connection.info.encoding)
     except UnicodeEncodeError as error:
         place = message.start + error.start - len(message.before)
-        what = psycopg.DataError(f"the database's encoding has no character U+{ord(error.object[error.start]):04X}")
+        what = psycopg.DataError(
+            f"the encoding that the script sets has no character U+{ord(error.object[error.start]):04X}"
+        )
         raise Failure(error=what, line=line_of(message.script.text, place)) from None
     async with connection.lock:
         try:
