@@ -60,9 +60,12 @@ async def observe(visit: Visit) -> Found | None:
     source = visit.sources.load(tool, bundle)
     view = visit.sessions.as_role if visit.database_exists else None
     history = await _read(tool, view, options) if view else History(table_exists=False)
+    strangers = await _strangers(view, history) if view else ()
+    if view and strangers:
+        # Another operator may have committed between the two looks: strange they are only while the history is empty.
+        history = await _read(tool, view, options)
+        strangers = () if history.rows else strangers
     comparison = tool.compare(source, history, options)
-    first = comparison.pending and not history.rows
-    strangers = await catalogue.user_tables(view) if first and view else []
     visit.facts.migrations = status.MigrationsStatus(
         tool=spec.tool.value,
         current=comparison.current,
@@ -74,8 +77,16 @@ async def observe(visit: Visit) -> Found | None:
         source=source,
         history=history,
         comparison=comparison,
-        strangers=tuple(name for table in strangers if (name := ".".join(table)) not in history.tables),
+        strangers=strangers if comparison.pending else (),
     )
+
+
+async def _strangers(view: Connection, history: History) -> tuple[str, ...]:
+    """Return the tables that nobody accounts for, where no migration has run yet."""
+    if history.rows:
+        return ()
+    names = [".".join(table) for table in await catalogue.user_tables(view)]
+    return tuple(name for name in names if name not in history.tables)
 
 
 async def _read(tool: Tool[Any], view: Connection, options: Options) -> History:
