@@ -1,7 +1,6 @@
 """What the operator costs: each figure a ratio against psql scripts that run the same statements in the same run."""
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fix_operator import BOOTSTRAPS, SERVICE_ACCOUNT, SYSTEM_NAMESPACE, Operator, writes
 from localservers import ControlPlane, Credentials, PostgresServer, discover
 from scripts import Script, resource
-from watching import Readiness, Sampler
+from watching import Client, Readiness, Sampler, cpu_by_program
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "bench"
@@ -50,11 +49,12 @@ class Bench:
         )
         access = plane.service_account_kubeconfig(SYSTEM_NAMESPACE, "database-bootstrap-operator")
         self.operator = Operator(access, folder, ("--namespace", NAMESPACE)).start()
+        self.client = Client(plane)
         self.readiness = Readiness(plane, BOOTSTRAPS.format(NAMESPACE))
 
     def create(self, name: str) -> None:
         """Apply one resource."""
-        self.plane.request("POST", BOOTSTRAPS.format(NAMESPACE), json.loads(resource(name, NAMESPACE, self.server)))
+        self.client.post(BOOTSTRAPS.format(NAMESPACE), resource(name, NAMESPACE, self.server))
 
     def script(self, name: str) -> Script:
         """Return the plain tool for the same."""
@@ -79,18 +79,20 @@ class Bench:
 
     def many(self, count: int) -> float:
         """Print and return the ratio of many at once to the same scripts run by four workers."""
+        before = cpu_by_program()
         began = time.perf_counter()
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(lambda number: self.script(f"plainmany_{number}").run(), range(count)))
         theirs = time.perf_counter() - began
+        plain = sum(cpu_by_program().values()) - sum(before.values())
         with Sampler(self.server) as sampler:
-            cpu = _cpu(self.operator.pid)
+            before = cpu_by_program()
             began = time.perf_counter()
             with ThreadPoolExecutor(WORKERS) as pool:
                 list(pool.map(lambda number: self.create(f"many_{number}"), range(count)))
             self.readiness.wait({f"many-{number}" for number in range(count)})
             ours = time.perf_counter() - began
-            cpu = _cpu(self.operator.pid) - cpu
+            used = {name: cpu - before.get(name, 0) for name, cpu in cpu_by_program().items()}
         made = [line for line in writes(self.plane, NAMESPACE) if "many" in line or line.startswith("create events")]
         print(f"{count} resources at once           {ours:7.2f} s    {count / ours:.1f} a second")
         print(f"psql scripts, four workers      {theirs:7.2f} s    {count / theirs:.1f} a second")
@@ -98,7 +100,10 @@ class Bench:
         print(f"PostgreSQL connections at once  {sampler.most:7d}    (wanted: at most 8)")
         print(f"idle ones afterwards            {sampler.left:7d}    (wanted: none)")
         print(f"API writes per resource         {len(made) / count:7.2f}    (wanted: at most 6)")
-        print(f"operator's CPU a resource       {1000 * cpu / count:7.0f} ms")
+        print(f"psql scripts' CPU a resource    {1000 * plain / count:7.0f} ms    all programs, PostgreSQL included")
+        print("CPU a resource, by program:")
+        for name, cpu in sorted(used.items(), key=lambda one: -one[1])[:5]:
+            print(f"  {name:<29} {1000 * cpu / count:7.0f} ms")
         print(f"operator's peak memory          {_peak_memory(self.operator.pid):7.0f} MiB")
         return ours / theirs
 

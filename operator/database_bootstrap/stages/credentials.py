@@ -180,8 +180,11 @@ class Credentials:
 
     async def keep_password(self, password: str) -> None:
         """Keep a password in the Secret for it, before anybody sets it on the server; one that is kept already wins."""
-        await self._surroundings.keep_password(self.password_secret, self._spec.role.name, password)
-        del self._read[self.password_secret]
+        made = await self._surroundings.keep_password(self.password_secret, self._spec.role.name, password)
+        if made:
+            self._read[self.password_secret] = KeptSecret(data={"password": password.encode()}, ours=True)
+        else:
+            del self._read[self.password_secret]
 
     async def is_published(self) -> bool:
         """Whether the connection Secret says all that the application is to be told, word for word."""
@@ -191,8 +194,10 @@ class Credentials:
 
     async def publish(self) -> None:
         """Write the connection Secret; raise `NotOwned` where it is somebody else's."""
-        await self._surroundings.publish(self.connection_secret, await self.wanted_connection())
-        del self._read[self.connection_secret]
+        wanted = await self.wanted_connection()
+        await self._surroundings.publish(self.connection_secret, wanted)
+        data = {key: value.encode() for key, value in secret_data(wanted).items()}
+        self._read[self.connection_secret] = KeptSecret(data=data, ours=True)
 
     async def wanted_connection(self) -> Connection:
         """Return what the application is to be told."""
