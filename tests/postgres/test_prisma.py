@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from database_bootstrap.errors import LockHeld, MigrationHalfApplied, SchemaHasOtherOwner
+from database_bootstrap.tools import migrators
 from database_bootstrap.tools.migrators import Migrator, held, quiet
 from database_bootstrap.tools.tool import Applied, Options
 from fix_prisma import PrismaCommand
@@ -204,6 +205,27 @@ async def test_deploy_that_waits_for_its_lock_does_not_spoil_a_concurrent_index(
             await deploy.execute(FREE)
             assert await run == ["x"]
     assert workbench.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
+
+
+async def test_finished_one_is_recorded_before_the_lock_is_taken_again(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy that takes the lock meanwhile, and keeps it, must not make a finished migration a half-applied one."""
+    monkeypatch.setattr(migrators, "_WAIT", 0.5)
+    alone = "-- dbbootstrap: transaction=off\nSELECT pg_sleep(1);\nCREATE TABLE done ();"
+    run = asyncio.create_task(workbench.migrate("Prisma", files(INIT, x=alone, y="CREATE TABLE next ();")))
+    async with await workbench.connect() as deploy:
+        async with asyncio.timeout(20):
+            while not workbench.query("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+                await asyncio.sleep(0.05)
+            await deploy.execute(HOLD)
+        with pytest.raises(LockHeld):
+            await run
+    assert workbench.applied == [INIT, "x"]
+    assert workbench.query("SELECT to_regclass('next')") == [(None,)]
+    found = await workbench.look("Prisma", files(INIT, x=alone, y="CREATE TABLE next ();"))
+    assert found.pending == ("y",)
+    assert await workbench.migrate("Prisma", files(INIT, x=alone, y="CREATE TABLE next ();")) == ["y"]
 
 
 async def test_lock_is_the_one_that_a_deploy_takes(

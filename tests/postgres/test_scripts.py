@@ -152,6 +152,32 @@ async def test_what_only_the_server_refuses_in_a_transaction_runs_alone(
     assert workbench.query("SELECT count(*) FROM moods") == [(1,)]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("BEGIN;\nINSERT INTO moods VALUES ('old');\nCLUSTER parted USING parted_id;\nCOMMIT;", "has BEGIN and COMMIT"),
+        ("SET LOCAL lock_timeout = '1s';\nDO $$ BEGIN COMMIT; END $$;", "holds what only one transaction"),
+        ("LOCK TABLE moods;\nALTER TYPE mood ADD VALUE 'new';\nINSERT INTO moods VALUES ('new');", "holds what only"),
+        ("CREATE TEMP TABLE x (a int) ON COMMIT DROP;\nCLUSTER parted USING parted_id;", "holds what only one"),
+    ],
+)
+async def test_what_asks_for_one_transaction_never_loses_it(
+    workbench: Workbench, tool: str, text: str, said: str
+) -> None:
+    first = (
+        "CREATE TYPE mood AS ENUM ('old'); CREATE TABLE moods (m mood);"
+        "CREATE TABLE parted (id int) PARTITION BY RANGE (id); CREATE INDEX parted_id ON parted (id);"
+    )
+    with pytest.raises(MigrationFailed, match=said) as caught:
+        await workbench.migrate(tool, files(tool, first, text))
+    assert "`-- dbbootstrap: transaction=off`" in caught.value.message
+    assert caught.value.sql_state in ("25001", "55P04", "2D000")
+    assert caught.value.line is not None
+    assert workbench.query("SELECT count(*) FROM moods") == [(0,)]
+    assert [row[:3] for row in states(workbench)] == [(name(tool, 1), "transaction", "applied")]
+    assert (await workbench.look(tool, files(tool, first, text))).pending == (name(tool, 2),)
+
+
 async def test_concurrent_index_is_made_outside_a_transaction(workbench: Workbench, tool: str) -> None:
     text = "ALTER TABLE t ADD w int;\nCREATE INDEX CONCURRENTLY i ON t (v);\nVACUUM t;"
     await workbench.migrate(tool, files(tool, TABLE, text))
@@ -313,6 +339,23 @@ async def test_operator_that_is_stopped_between_statements_says_where(workbench:
         await run
     with pytest.raises(MigrationHalfApplied, match=r"statement 2 of 2 line 3: stopped by the operator"):
         await workbench.look(tool, files(tool, text))
+
+
+async def test_operator_that_is_stopped_while_it_records_has_recorded(workbench: Workbench, tool: str) -> None:
+    """The migration is done; what is not written down now would be half-applied for ever."""
+    text = "-- dbbootstrap: transaction=off\nCREATE TABLE u ();"
+    workbench.server.psql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.state = 'applied' THEN PERFORM pg_sleep(1); END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON dbbootstrap.migration FOR EACH ROW EXECUTE FUNCTION slow()",
+        dbname=workbench.login.database,
+    )
+    run = asyncio.create_task(workbench.migrate(tool, files(tool, text)))
+    await sleeping(workbench)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (await workbench.look(tool, files(tool, text))).pending == ()
 
 
 async def test_session_without_the_lock_applies_nothing(workbench: Workbench, tool: str) -> None:

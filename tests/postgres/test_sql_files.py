@@ -17,7 +17,7 @@ async def test_ledger_is_the_history(workbench: Workbench) -> None:
     assert await workbench.migrate("SQL", FILES) == ["V1__users.sql", "V2__name.sql"]
     columns = "tool, version, name, checksum, mode, state, statements, sql_state, error"
     assert workbench.query(f"SELECT {columns} FROM dbbootstrap.migration ORDER BY seq") == [
-        ("SQL", version, name, checksum_of(FILES[name]), "transaction", "applied", 1, None, None)
+        ("SQL", version, name, checksum_of(FILES[name].encode()), "transaction", "applied", 1, None, None)
         for version, name in (("1", "V1__users.sql"), ("2", "V2__name.sql"))
     ]
     assert (await workbench.look("SQL", FILES)).applied == 2
@@ -27,6 +27,15 @@ async def test_line_ends_of_another_checkout_are_no_edit(workbench: Workbench) -
     await workbench.migrate("SQL", FILES)
     checked_out = {name: "\ufeff" + text.replace("\r\n", "\n") for name, text in FILES.items()}
     assert (await workbench.look("SQL", checked_out)).pending == ()
+
+
+async def test_files_that_move_between_folders_are_no_divergence(workbench: Workbench) -> None:
+    first = {"v1/001_a.sql": "CREATE TABLE a ();"}
+    await workbench.migrate("SQL", first)
+    grown = {**first, "v2/002_b.sql": "CREATE TABLE b ();", "README.md": "read me"}
+    assert await workbench.migrate("SQL", grown) == ["002_b.sql"]
+    moved = {f"db/{path.replace('v1', 'old')}": text for path, text in grown.items()}
+    assert (await workbench.look("SQL", moved)).pending == ()
 
 
 async def test_edited_file_stops(workbench: Workbench) -> None:

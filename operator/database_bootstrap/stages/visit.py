@@ -26,19 +26,25 @@ class Sources:
     """What the tools made of the bundles that they saw last: hundreds of files need not be parsed at every visit."""
 
     _LIMIT = 128
+    _BYTES_LIMIT = 64 * 1024 * 1024
+    """Of the bundles, which what is made of them refers to; the last one is kept however large it is."""
 
     def __init__(self) -> None:
-        self._loaded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
 
     def load(self, tool: Tool[Any], bundle: Bundle) -> Any:
         """Return the migrations of a bundle; raise `BundleRejected` for what is none."""
         key = (tool.name, bundle.digest)
         if key not in self._loaded:
-            self._loaded[key] = tool.load(bundle)
+            size = sum(len(file.content) for file in bundle.files)
+            self._loaded[key] = (tool.load(bundle), size)
+            self._bytes += size
         self._loaded.move_to_end(key)
-        while len(self._loaded) > self._LIMIT:
-            self._loaded.popitem(last=False)
-        return self._loaded[key]
+        while len(self._loaded) > 1 and (len(self._loaded) > self._LIMIT or self._bytes > self._BYTES_LIMIT):
+            _, (_, freed) = self._loaded.popitem(last=False)
+            self._bytes -= freed
+        return self._loaded[key][0]
 
 
 @dataclass(slots=True, kw_only=True)

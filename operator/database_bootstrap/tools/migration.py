@@ -1,9 +1,16 @@
 """A migration that is one SQL file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from database_bootstrap.tools.scripts import Script, script_of
+from database_bootstrap.bundles.bundle import File
+from database_bootstrap.errors import BundleRejected
+from database_bootstrap.tools import scripts
+from database_bootstrap.tools.scripts import Script, Verdict, script_as
+from database_bootstrap.tools.sql_text import STEPS_LIMIT
+
+PENDING_BYTES_LIMIT = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,16 +20,59 @@ class Migration:
     name: str
     path: str
     """The file, as messages name it."""
-    text: str
+    content: bytes
+    """UTF-8; kept as it came, since it is the bundle that has it."""
     checksum: str
     """As the tool records it."""
     own_transactions: bool = False
     """Whether the tool lets a script begin and commit as it likes."""
 
-    @cached_property
-    def script(self) -> Script:
-        """The script; raise `BundleRejected` for what cannot be run.
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content)
 
-        Parsed when first asked for: nobody asks for one that is applied.
-        """
-        return script_of(self.path, self.text, own_transactions=self.own_transactions)
+    @property
+    def verdict(self) -> Verdict:
+        """How it must be sent; raise `BundleRejected` for what cannot be run."""
+        if isinstance(self._judgement, BundleRejected):
+            raise BundleRejected(self._judgement.message)
+        return self._judgement
+
+    @property
+    def script(self) -> Script:
+        """The script; raise `BundleRejected` for what cannot be run. Not kept: there may be hundreds."""
+        return script_as(self.path, self.content.decode(), self.verdict)
+
+    @cached_property
+    def _judgement(self) -> Verdict | BundleRejected:
+        """Found when first asked for: nobody asks for one that is applied, and nobody twice."""
+        try:
+            scripts.check_size(self.path, self.size)
+            return scripts.judge(self.path, self.content.decode(), own_transactions=self.own_transactions)
+        except BundleRejected as refusal:
+            return refusal
+
+
+def content_of(file: File) -> bytes:
+    """Return a script's bytes; raise `BundleRejected` when it is not UTF-8 text."""
+    _ = file.text
+    return file.content
+
+
+def check_pending(migrations: Iterable[Migration]) -> None:
+    """Raise `BundleRejected` when one of them cannot be run, before anything is, or when judging all takes too long."""
+    size = steps = 0
+    for migration in migrations:
+        size += migration.size
+        if size > PENDING_BYTES_LIMIT:
+            raise BundleRejected(
+                f"The migrations that are yet to be applied have more than {PENDING_BYTES_LIMIT} bytes together; let "
+                "fewer of them come at a time"
+            )
+        steps += migration.verdict.steps
+        if steps > STEPS_LIMIT:
+            raise BundleRejected(
+                f"The migrations up to {migration.name} have too many statements, or parentheses and comments within "
+                "each other, to be applied at once; let fewer of them come at a time"
+            )

@@ -11,7 +11,7 @@ from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools import prisma_table
 from database_bootstrap.tools.locale_order import locale_key
-from database_bootstrap.tools.migration import Migration
+from database_bootstrap.tools.migration import Migration, check_pending, content_of
 from database_bootstrap.tools.migrators import Migrator, held, put_down
 from database_bootstrap.tools.running import Job, half_applied, run_script
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
@@ -78,8 +78,7 @@ class Prisma:
                 f"{' '.join(warnings)} Before {pending[0].name} can be applied, bring them back as they were"
             )
         _check_order([migration.name for migration in pending])
-        for migration in pending:
-            _ = migration.script  # raises for what cannot be run, before anything is
+        check_pending(pending)
         newest = max(applied, default=None)
         warnings.extend(_late(pending, newest))
         return Comparison(
@@ -97,9 +96,10 @@ class Prisma:
             still = set(self.compare(source, history, run.options).pending)
             if not history.table_exists:
                 await prisma_table.make(run.connection, schema)
+            files = source.by_name
             for name in pending:
                 if name in still:
-                    await run_script(run, _job_of(source.by_name[name], run))
+                    await run_script(run, _job_of(files[name], run))
 
 
 def _base_of(bundle: Bundle) -> str:
@@ -141,7 +141,7 @@ def _migration(name: str, file: File) -> Migration:
     return Migration(
         name=name,
         path=f"{name}/{_SCRIPT}",
-        text=file.text,
+        content=content_of(file),
         checksum=hashlib.sha256(file.content).hexdigest(),
         own_transactions=True,
     )
@@ -168,22 +168,23 @@ def _check_directories(empty: set[str], found: Mapping[str, Migration]) -> None:
 
 
 def _differences(source: PrismaSource, applied: Mapping[str, Applied]) -> Iterable[str]:
-    missing = [name for name in applied if name not in source.by_name]
+    files = source.by_name
+    missing = [name for name in applied if name not in files]
     if missing:
         yield f"Applied, and not in the source: {_listed(missing)}."
     edited = [
-        name
-        for name, row in applied.items()
-        if name in source.by_name and not matches(source.by_name[name].text, row.checksum or "")
+        name for name, row in applied.items() if name in files and not matches(files[name].content, row.checksum or "")
     ]
     if edited:
         yield f"Edited after they were applied: {_listed(edited)}."
 
 
-def matches(text: str, checksum: str) -> bool:
+def matches(content: bytes, checksum: str) -> bool:
     """Whether Prisma takes a script for the one that it recorded (checksum.rs, script_matches_checksum)."""
-    unix = text.replace("\r\n", "\n")
-    digests = [hashlib.sha256(form.encode()).digest() for form in (text, unix, unix.replace("\n", "\r\n"))]
+    if hashlib.sha256(content).hexdigest() == checksum:
+        return True
+    unix = content.replace(b"\r\n", b"\n")
+    digests = [hashlib.sha256(form).digest() for form in (content, unix, unix.replace(b"\n", b"\r\n"))]
     if len(checksum) == 64:
         return any(digest.hex() == checksum for digest in digests)
     # Early versions wrote bytes below 16 as one digit (prisma-engines #1887).

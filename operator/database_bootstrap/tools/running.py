@@ -14,7 +14,7 @@ from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
-from database_bootstrap.tools.scripts import Mode, Script
+from database_bootstrap.tools.scripts import Mode, Script, line_of
 from database_bootstrap.tools.sending import Failure, send, single, whole
 from database_bootstrap.tools.tool import Run
 
@@ -78,7 +78,6 @@ async def run_script(run: Run, job: Job) -> None:
             await _run_in_open(run, job)
     except psycopg.Error as error:
         raise _of_records(error, job) from error
-    await run.applied(job.row.name)
 
 
 async def _run_in_transaction(run: Run, job: Job) -> None:
@@ -88,14 +87,18 @@ async def _run_in_transaction(run: Run, job: Job) -> None:
         except Failure as failure:
             await _roll_back(run.connection)
             if failure.state in _NOT_IN_TRANSACTION:
+                if job.script.needs_one_transaction():
+                    raise _torn(job, failure) from failure.error
                 await _run_in_open(run, replace(job, script=replace(job.script, mode=Mode.STATEMENT)))
                 return
             if failure.state not in TRANSIENT or attempt == ATTEMPTS:
                 raise _undone(run, job, failure) from failure.error
         else:
+            await run.applied(job.row.name)
             return
         await asyncio.sleep(random.uniform(0.2, 1) * _PAUSE * attempt)  # noqa: S311 jitter
         if await _exists(run.connection, job.is_applied):
+            await run.applied(job.row.name)
             return
 
 
@@ -110,42 +113,54 @@ async def _attempt(run: Run, job: Job) -> None:
         raise errors.MigrationHalfApplied(
             f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step}"
         )
-    row = replace(job.row, state="applied", mode=script.mode, statements=len(script.statements))
+    row = replace(job.row, state="applied", mode=script.mode, statements=script.count)
     records = ledger.migration_statement(row, run.actor) + job.records.whole
     try:
         await connection.execute(_SETTLE + records + sql.SQL("COMMIT"))
     except psycopg.Error as error:
         # Constraints that are deferred speak up only now.
-        raise Failure(error=error, done=len(script.statements)) from error
+        raise Failure(error=error, done=script.count) from error
 
 
 async def _run_in_open(run: Run, job: Job) -> None:
     """Record that it began, run it outside any transaction of ours, and record how it ended."""
-    connection, script = run.connection, job.script
-    await locks.verify(connection)
-    await _record(run, job.records.begin, replace(job.row, state="running", mode=script.mode))
+    await locks.verify(run.connection)
+    await _record(run, job.records.begin, replace(job.row, state="running", mode=job.script.mode))
     try:
-        if script.mode is Mode.STATEMENT:
+        if job.script.mode is Mode.STATEMENT:
             async with job.alone():
                 await _send_one_by_one(run, job)
+                await _finish(run, job)
         else:
-            await send(connection, whole(script))
-        await _end_transaction(connection)
+            await send(run.connection, whole(job.script))
+            await _finish(run, job)
     except Failure as failure:
         raise await _stuck(run, job, failure) from failure.error
-    row = replace(job.row, state="applied", mode=script.mode, statements=len(script.statements))
-    await _record(run, _SETTLE + job.records.finish, row)
+
+
+async def _finish(run: Run, job: Job) -> None:
+    """Record that it is applied, before anything else can go wrong: without that it would be half-applied for ever."""
+    await _end_transaction(run.connection)
+    row = replace(job.row, state="applied", mode=job.script.mode, statements=job.script.count)
+    recording = asyncio.ensure_future(_record(run, _SETTLE + job.records.finish, row))
+    try:
+        await asyncio.shield(recording)
+    except asyncio.CancelledError:
+        await recording
+        raise
+    await run.applied(job.row.name)
 
 
 async def _send_one_by_one(run: Run, job: Job) -> None:
-    for index, statement in enumerate(job.script.statements):
+    script = job.script
+    for index, piece in enumerate(script.pieces()):
         try:
-            await send(run.connection, single(job.script, statement))
+            await send(run.connection, single(script, piece))
         except Failure as failure:
             raise replace(failure, done=index) from failure.error
         except asyncio.CancelledError:
             why = psycopg.OperationalError("stopped by the operator, whose time was over or who was told to end")
-            await _stuck(run, job, Failure(error=why, line=statement.line, done=index))
+            await _stuck(run, job, Failure(error=why, line=line_of(script.text, piece.start), done=index))
             raise
 
 
@@ -191,9 +206,27 @@ def _undone(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     )
 
 
+def _torn(job: Job, failure: Failure) -> errors.MigrationFailed:
+    """Return what to say where only running it statement by statement would do, and the script forbids that."""
+    what = (
+        "has BEGIN and COMMIT around it"
+        if job.script.wrapped
+        else "holds what only one transaction gives (SET LOCAL, LOCK, SAVEPOINT, ON COMMIT)"
+    )
+    return errors.MigrationFailed(
+        f"{job.script.path}{failure.place}: {failure.words}. The server refuses that in a transaction, and the script "
+        f"{what}, so it is not run statement by statement. Nothing of it stayed; move that statement into a "
+        "file of its own, which begins with `-- dbbootstrap: transaction=off`",
+        name=job.row.name,
+        sql_state=failure.state,
+        detail=failure.words,
+        line=failure.line,
+    )
+
+
 async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     """Record that a script stopped half-way, as far as the connection still allows, and return what to say of it."""
-    number, total = failure.done + 1, len(job.script.statements)
+    number, total = failure.done + 1, job.script.count
     words = f"statement {number} of {total}{failure.place}: {failure.words}"
     row = replace(
         job.row, state="failed", mode=job.script.mode, statements=failure.done, sql_state=failure.state or None

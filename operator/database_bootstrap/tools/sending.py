@@ -1,6 +1,7 @@
 """Sending SQL text as it is, and finding the place in it that the server refused."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 import psycopg
 from psycopg import generators, pq
@@ -8,7 +9,7 @@ from psycopg import generators, pq
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import server_words
 from database_bootstrap.tools.scripts import Script, column_of, line_of
-from database_bootstrap.tools.statements import Statement
+from database_bootstrap.tools.sql_text import Piece, pieces
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,7 +49,6 @@ class Message:
     text: str
     start: int
     """Where the text begins in the script."""
-    statements: tuple[Statement, ...]
     before: str = ""
     """Our statements, each with its semicolon."""
     before_count: int = 0
@@ -56,19 +56,12 @@ class Message:
 
 def whole(script: Script, before: str = "", before_count: int = 0) -> Message:
     """Return the message that sends a whole script."""
-    return Message(
-        script=script,
-        text=script.text,
-        start=0,
-        statements=script.statements,
-        before=before,
-        before_count=before_count,
-    )
+    return Message(script=script, text=script.text, start=0, before=before, before_count=before_count)
 
 
-def single(script: Script, statement: Statement) -> Message:
+def single(script: Script, piece: Piece) -> Message:
     """Return the message that sends one statement of a script."""
-    return Message(script=script, text=statement.text, start=statement.start, statements=(statement,))
+    return Message(script=script, text=script.text[piece.start : piece.end], start=piece.start)
 
 
 async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult]:
@@ -104,5 +97,6 @@ def _failure_at(error: psycopg.Error, message: Message, done: int) -> Failure:
         place = max(0, message.start + int(error.diag.statement_position) - 1 - len(message.before))
         return Failure(error=error, line=line_of(text, place), column=column_of(text, place), done=max(0, done))
     # Below zero: the server took offence at the message before it began with the first statement.
-    line = message.statements[done].line if 0 <= done < len(message.statements) else None
+    refused = next(islice(pieces(message.text), done, None), None) if done >= 0 else None
+    line = line_of(text, message.start + refused.start) if refused else None
     return Failure(error=error, line=line, done=max(0, done))

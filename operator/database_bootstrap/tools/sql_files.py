@@ -2,11 +2,11 @@
 
 import hashlib
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from os.path import commonpath
 from pathlib import PurePosixPath
 
 from psycopg import sql
@@ -15,7 +15,7 @@ from database_bootstrap import errors
 from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
-from database_bootstrap.tools.migration import Migration
+from database_bootstrap.tools.migration import Migration, check_pending, content_of
 from database_bootstrap.tools.migrators import Migrator, quiet
 from database_bootstrap.tools.running import Job, half_applied, run_script
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
@@ -64,12 +64,12 @@ class SqlFiles:
     name = NAME
 
     def load(self, bundle: Bundle) -> SqlSource:
-        base = commonpath([str(PurePosixPath(file.path).parent) for file in bundle.files])
-        found = [_versioned(file, base) for file in bundle.files if not _is_passed_over(file.path)]
+        found = [_versioned(file) for file in bundle.files if not _is_passed_over(file.path)]
         ordered = sorted(found, key=lambda file: (file.version, file.name))
         for first, second in pairwise(ordered):
             if first.version == second.version:
-                raise errors.BundleRejected(f"{first.name} and {second.name} have the same version")
+                both = f"{first.migration.path} and {second.migration.path}"
+                raise errors.BundleRejected(f"{both} have the same version")
         if not ordered:
             raise errors.BundleRejected("The source has no file that is a migration, like 001_users.sql")
         return SqlSource(tuple(ordered))
@@ -86,13 +86,12 @@ class SqlFiles:
             if not row.finished:
                 words = str(row.detail.get("error") or "a place that nobody recorded")
                 raise half_applied(row.name, words, _next_step(row.name))
-        applied = {row.name: row for row in rows}
+        applied = {PurePosixPath(row.name).name: row for row in rows}
         _check_applied(source, applied)
         pending = [file for file in source.files if file.name not in applied]
         newest = max((file for file in source.files if file.name in applied), key=lambda f: f.version, default=None)
         _check_order(pending, newest, options.allow_out_of_order)
-        for file in pending:
-            _ = file.migration.script  # raises for what cannot be run, before anything is
+        check_pending(file.migration for file in pending)
         return Comparison(
             pending=tuple(file.name for file in pending),
             current=newest.name if newest else None,
@@ -100,8 +99,9 @@ class SqlFiles:
         )
 
     async def apply(self, source: SqlSource, pending: tuple[str, ...], run: Run) -> None:
+        files = source.by_name
         for name in pending:
-            await run_script(run, _job_of(source.by_name[name]))
+            await run_script(run, _job_of(files[name]))
 
 
 def _is_passed_over(path: str) -> bool:
@@ -109,7 +109,7 @@ def _is_passed_over(path: str) -> bool:
     return name.endswith((_DOWN, *_PROSE)) or name.startswith(("readme", "license", "."))
 
 
-def _versioned(file: File, base: str) -> VersionedFile:
+def _versioned(file: File) -> VersionedFile:
     path = PurePosixPath(file.path)
     match = _FILE_NAME.fullmatch(path.name)
     if match is None:
@@ -120,10 +120,11 @@ def _versioned(file: File, base: str) -> VersionedFile:
     return VersionedFile(
         version=_version_of(match.group(1)),
         migration=Migration(
-            name=str(path.relative_to(base)) if base else str(path),
+            # Without its folder: whoever moves files has changed nothing, and no two have the same version.
+            name=path.name,
             path=file.path,
-            text=file.text,
-            checksum=checksum_of(file.text),
+            content=content_of(file),
+            checksum=checksum_of(file.content),
         ),
     )
 
@@ -136,9 +137,9 @@ def _version_of(text: str) -> Version:
     return tuple(numbers)
 
 
-def checksum_of(text: str) -> str:
+def checksum_of(content: bytes) -> str:
     """Return the SHA-256 that neither line ends nor a byte order mark change: Git and editors do that by themselves."""
-    return hashlib.sha256(text.removeprefix("\ufeff").replace("\r\n", "\n").encode()).hexdigest()
+    return hashlib.sha256(content.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n")).hexdigest()
 
 
 async def _rows(connection: Connection) -> tuple[Applied, ...]:
@@ -156,7 +157,8 @@ async def _rows(connection: Connection) -> tuple[Applied, ...]:
 
 
 def _check_applied(source: SqlSource, applied: Mapping[str, Applied]) -> None:
-    missing = [name for name in applied if name not in source.by_name]
+    files = source.by_name
+    missing = [name for name in applied if name not in files]
     if missing:
         raise errors.MigrationDiverged(
             f"The database has migrations that the source does not have: {_listed(missing)}. The source is older than "

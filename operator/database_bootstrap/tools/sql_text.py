@@ -1,68 +1,172 @@
-"""SQL text as psql sees it: tokens, and where one statement ends, also where no grammar can parse it."""
+"""SQL text as psql sees it: where one statement ends, also where no grammar can parse it.
+
+A regular expression takes all that cannot end a statement in one go: with a token at a time in Python, a file of a
+megabyte would keep everybody waiting for seconds. What takes a step of its own is counted, and there is an end to it.
+"""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-_TOKEN = re.compile(
-    r"""
-      (?P<space>[ \t\n\r\f\v]+)
-    | (?P<comment>--[^\r\n]*+)
-    | (?P<block>/\*)
-    | (?P<string>[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'|'[^']*+(?:''[^']*+)*+')
-    | (?P<quoted>"[^"]*+(?:""[^"]*+)*+")
-    | (?P<dollar>\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*+)?\$)
-    | (?P<word>[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*+)
-    | (?P<number>[0-9][A-Za-z0-9_.]*+)
-    | (?P<open_end>["'])
-    | (?P<sign>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-"""After scan.l of PostgreSQL, with standard_conforming_strings on; `open_end` is a quote that nothing closes."""
+# After scan.l of PostgreSQL, with standard_conforming_strings on.
+_LETTER = r"A-Za-z_\u0080-\U0010ffff"
+_SPACE = r"[ \t\n\r\f\v]++"
+_COMMENT = r"--[^\r\n]*+|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"
+"""Block comments too, unless there is another within."""
+_WORD = rf"[{_LETTER}][0-9${_LETTER}]*+"
+_DOLLAR = rf"\$(?:[{_LETTER}][0-9{_LETTER}]*+)?\$"
+_STRING = r"[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'|'[^']*+(?:''[^']*+)*+'"
+_QUOTED = r'"[^"]*+(?:""[^"]*+)*+"'
+_NUMBER = r"[0-9][A-Za-z0-9_.]*+"
+_SIGN = rf"[^;()'\"$/\-0-9 \t\n\r\f\v{_LETTER}]|-(?!-)|/(?!\*)|(?!{_DOLLAR})\$"
+_BLANK = rf"(?:{_SPACE}|{_COMMENT})*+"
+_OPEN = rf"(?P<block>/\*)|(?P<dollar>{_DOLLAR})|(?P<open_end>[\"'])"
+"""What the regular expression cannot take to its end; `open_end` is a quote that nothing closes."""
+
+
+def _solid(word: str) -> str:
+    """Return what is one token, or parentheses that are closed soon, with a narrower idea of a word."""
+    plain = f"{_STRING}|{_QUOTED}|{word}|{_NUMBER}|{_SIGN}"
+    inner = rf"\((?:{_SPACE}|{_COMMENT}|{plain})*+\)"
+    return rf"(?:{plain}|{inner}|\((?:{_SPACE}|{_COMMENT}|{plain}|{inner})*+\))"
+
+
+def _body(word: str) -> str:
+    # The blanks before a stop are scanned twice, and are no part of the statement.
+    return rf"(?:{_BLANK}{_solid(word)})*+(?P<end>){_BLANK}(?:(?P<semicolon>;)|(?P<up>\(++)|(?P<down>\)++)|{_OPEN}"
+
+
+_EDGE = rf"(?:begin|case|end)(?![0-9${_LETTER}])"
+_HEAD = rf"(?P<start>)(?:({_WORD})(?!')" + rf"(?:{_BLANK}({_WORD})(?!')" * 3 + ")?" * 4
+_STATEMENT = re.compile(rf"(?:{_SPACE}|{_COMMENT}|;)*+{_HEAD}{_body(_WORD)}|\Z)", re.DOTALL)
+_CONTINUED = re.compile(rf"{_BLANK}{_HEAD}{_body(_WORD)}|\Z)", re.DOTALL)
+"""The same behind a comment."""
+_MORE = re.compile(rf"{_body(_WORD)}|\Z)", re.DOTALL)
+_MORE_OF_ROUTINE = re.compile(rf"{_body(rf'(?!{_EDGE}){_WORD}')}|(?P<edge>{_EDGE})|\Z)", re.DOTALL | re.IGNORECASE)
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
-_SET_OPERATIONS = frozenset({"union", "intersect", "except"})
+STEPS_LIMIT = 200_000
+"""For one text; a step takes about a microsecond."""
 _ROUTINES = frozenset({"function", "procedure"})
-_WORDS_KEPT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A piece of the text: `kind` is a group of the pattern above."""
-
-    kind: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One statement without its semicolon, from its first token on."""
 
     start: int
     end: int
     words: tuple[str, ...]
-    """Its first words in lower case."""
-    depth: int
-    """No parse tree of it has more than twice as many nodes within each other."""
+    """The words that it begins with, four at most, in lower case."""
+    steps: int
+    """What it took to find its end: one, and one for each nested parenthesis, dollar quote and nested comment."""
 
 
-def tokens(text: str) -> Iterator[Token]:
-    """Return all tokens, comments and blanks too, without a gap."""
-    position = 0
+class TooIntricate(ValueError):
+    """Finding the ends of its statements would take too long."""
+
+
+def pieces(text: str) -> Iterator[Piece]:
+    """Return the statements of a script; empty ones are left out; raise `TooIntricate`."""
+    position = steps = 0
     while position < len(text):
-        match = _TOKEN.match(text, position)
-        assert match, "the last alternative takes any character"
-        kind, end = match.lastgroup or "sign", match.end()
-        if kind == "block":
-            kind, end = "comment", _end_of_block(text, end)
-        elif kind == "dollar":
-            closing = text.find(match.group(), end)
-            kind, end = "string", closing + len(match.group()) if closing >= 0 else len(text)
-        elif kind == "open_end":
-            kind, end = "string", len(text)
-        yield Token(kind, position, end)
-        position = end
+        piece, position = _piece_at(text, position)
+        steps += piece.steps
+        if steps > STEPS_LIMIT:
+            raise TooIntricate
+        if piece.end > piece.start:
+            yield piece
+
+
+def _piece_at(text: str, position: int) -> tuple[Piece, int]:
+    """Return the statement that begins here, and where the next one does."""
+    match = _match(_STATEMENT, text, position)
+    start, end, words, steps = match.start("start"), match.start("end"), _words_of(match), 1
+    while match["block"] and match.start("end") == _end_of_words(match) and steps < STEPS_LIMIT:
+        # A comment stands before the first words, or between them.
+        match, steps = _match(_CONTINUED, text, _end_of_block(text, match.end())), steps + 1
+        start = start if words else match.start("start")
+        end = match.start("end") if match.start("end") > match.start("start") or not words else end
+        words = (*words, *_words_of(match))[:4]
+    if match["semicolon"] and not _is_routine(words):
+        return Piece(start, end, words, steps), match.end()
+    pattern = _MORE
+    if _is_routine(words):
+        pattern, match = _MORE_OF_ROUTINE, _match(_MORE_OF_ROUTINE, text, _end_of_words(match))
+    end, position, more = _rest(pattern, text, match, end)
+    return Piece(start, end, words, steps + more), position
+
+
+def _is_routine(words: tuple[str, ...]) -> bool:
+    return words[:1] == ("create",) and not _ROUTINES.isdisjoint(words)
+
+
+def _rest(pattern: re.Pattern[str], text: str, match: re.Match[str], end: int) -> tuple[int, int, int]:
+    """Return where a statement ends, where the next begins, and the steps that it took.
+
+    Semicolons in parentheses and in bodies do not end it. The rule is psql's (psqlscan.l): BEGIN and CASE count only in
+    a CREATE FUNCTION or CREATE PROCEDURE.
+    """
+    depth = atomic = 0
+    for steps in range(STEPS_LIMIT):
+        kind, position = match.lastgroup, match.end()
+        end = match.start("end") if match.re is pattern and match.start("end") > match.start() else end
+        if kind == "end" or (kind == "semicolon" and depth == atomic == 0):
+            return end, position, steps
+        if kind == "up":
+            depth += position - match.start("up")
+        elif kind == "down":
+            depth = max(0, depth - position + match.start("down"))
+        elif kind == "edge":
+            atomic = _atomic_after(match["edge"].lower(), atomic)
+        elif kind != "semicolon":
+            position = _end_of_open(text, match)
+        end = position if kind != "block" else end
+        match = _match(pattern, text, position)
+    raise TooIntricate
+
+
+def _atomic_after(word: str, depth: int) -> int:
+    """Return how many bodies are open behind a BEGIN, CASE or END."""
+    if word == "end":
+        return max(0, depth - 1)
+    return depth + 1 if word == "begin" or depth else 0
+
+
+def outside(wanted: str) -> re.Pattern[str]:
+    """Return what `first_outside` looks for, from a regular expression without groups; case does not count."""
+    token = f"{_SPACE}|{_COMMENT}|{_STRING}|{_QUOTED}|{_WORD}|{_NUMBER}|{_SIGN}|[;()]"
+    return re.compile(rf"(?:(?!{wanted})(?:{token}))*+(?:(?P<found>{wanted})|{_OPEN}|\Z)", re.DOTALL | re.IGNORECASE)
+
+
+def first_outside(text: str, wanted: re.Pattern[str]) -> int | None:
+    """Return where the first of them stands outside strings, names and comments; raise `TooIntricate`."""
+    match = _match(wanted, text, 0)
+    for _ in range(STEPS_LIMIT):
+        if match.lastgroup is None or match.lastgroup == "found":
+            return match.start("found") if match["found"] else None
+        match = _match(wanted, text, _end_of_open(text, match))
+    raise TooIntricate
+
+
+def _match(pattern: re.Pattern[str], text: str, position: int) -> re.Match[str]:
+    match = pattern.match(text, position)
+    assert match, "each character begins one of the alternatives"
+    return match
+
+
+def _words_of(match: re.Match[str]) -> tuple[str, ...]:
+    return tuple(word.lower() for word in match.group(2, 3, 4, 5) if word)
+
+
+def _end_of_words(match: re.Match[str]) -> int:
+    return max(match.end(number) for number in (1, 2, 3, 4, 5))
+
+
+def _end_of_open(text: str, match: re.Match[str]) -> int:
+    """Return where the comment, or the string, ends that a match stopped at."""
+    if match["block"]:
+        return _end_of_block(text, match.end())
+    closing = text.find(match["dollar"], match.end()) if match["dollar"] else -1
+    return len(text) if closing < 0 else closing + len(match["dollar"])
 
 
 def _end_of_block(text: str, position: int) -> int:
@@ -75,80 +179,3 @@ def _end_of_block(text: str, position: int) -> int:
         depth += 1 if edge.group() == "/*" else -1
         position = edge.end()
     return position
-
-
-def pieces(text: str) -> tuple[Piece, ...]:
-    """Return the statements of a script; empty ones are left out."""
-    found = []
-    piece = _Open()
-    for token in tokens(text):
-        if token.kind in ("space", "comment"):
-            continue
-        if token.kind == "sign" and text[token.start] == ";" and piece.may_end:
-            if piece.start is not None:
-                found.append(piece.closed())
-            piece = _Open()
-        else:
-            piece.add(token, text)
-    if piece.start is not None:
-        found.append(piece.closed())
-    return tuple(found)
-
-
-class _Open:
-    """A statement whose end is not reached; semicolons in parentheses and in BEGIN ATOMIC bodies do not end it.
-
-    The rule is psql's (psqlscan.l): BEGIN and CASE count only in a CREATE FUNCTION or CREATE PROCEDURE.
-    """
-
-    def __init__(self) -> None:
-        self.start: int | None = None
-        self._end = 0
-        self._words: list[str] = []
-        self._atomic = 0
-        self._chains = [0]
-        """Per open parenthesis the tokens since the last comma: what can chain into one deep expression."""
-        self._chained = 0
-        self._kept = 0
-        self._deepest = 0
-
-    @property
-    def may_end(self) -> bool:
-        return len(self._chains) == 1 and self._atomic == 0
-
-    def closed(self) -> Piece:
-        return Piece(self.start or 0, self._end, tuple(self._words[:_WORDS_KEPT]), self._deepest)
-
-    def add(self, token: Token, text: str) -> None:
-        self.start = token.start if self.start is None else self.start
-        self._end = token.end
-        if token.kind == "word":
-            self._add_word(text[token.start : token.end].lower())
-        self._count(text[token.start] if token.kind == "sign" else "")
-        self._deepest = max(self._deepest, self._chained + self._kept)
-
-    def _add_word(self, word: str) -> None:
-        if len(self._words) < _WORDS_KEPT:
-            self._words.append(word)
-        if word in _SET_OPERATIONS:
-            self._kept += 1
-        elif word in ("begin", "case", "end") and self._is_routine():
-            if word == "end":
-                self._atomic = max(0, self._atomic - 1)
-            elif word == "begin" or self._atomic:
-                self._atomic += 1
-
-    def _is_routine(self) -> bool:
-        return self._words[0] == "create" and not _ROUTINES.isdisjoint(self._words)
-
-    def _count(self, sign: str) -> None:
-        if sign and sign in "([":
-            self._chains.append(0)
-        elif sign and sign in ")]" and len(self._chains) > 1:
-            self._chained -= self._chains.pop()
-        elif sign == ",":
-            self._chained -= self._chains[-1]
-            self._chains[-1] = 0
-            return
-        self._chains[-1] += 1
-        self._chained += 1

@@ -8,17 +8,24 @@ from typing import Any
 
 import pgparse
 
+from database_bootstrap.tools.sql_text import Piece
+
 Node = Mapping[str, Any]
 """A node of libpg_query's JSON tree, with the attributes of parsenodes.h."""
 
-_DEPTH_LIMIT = 3000
-"""libpg_query writes its tree recursively and without a check of the stack: an expression of 200,000 `+1` ends the
-process (tried with pgparse 1.0.3), one of 20,000 does not."""
-
-
-_COMMENTS_LIMIT = 1000
-"""Comments within each other take PostgreSQL's lexer, and so the parser, time that grows with their square: 20,000
-take two seconds, in which nothing else runs here."""
+_LENGTH_LIMIT = 3000
+"""Characters: libpg_query writes its tree recursively and without a check of the stack, and an expression of 200,000
+`+1` ends the process (tried with pgparse 1.0.3), one of 20,000 does not. No tree is deeper than its text is long."""
+_ALWAYS_TELLING = frozenset(
+    {
+        "begin", "start", "commit", "end", "abort", "rollback", "prepare", "copy", "vacuum", "cluster", "discard",
+        "reindex",
+    }
+)  # fmt: skip
+TELLING = _ALWAYS_TELLING | {"create", "alter", "drop"}
+"""What a statement may begin with that matters for how its script is sent."""
+_TELLING_PARTS = re.compile(r"\b(concurrently|database|tablespace|subscription|system)\b", re.IGNORECASE)
+"""What CREATE, ALTER and DROP say when they run outside a transaction only."""
 _COPY_OF_CLIENT = re.compile(r"\b(from\s+stdin|to\s+stdout)\b", re.IGNORECASE)
 
 
@@ -38,10 +45,7 @@ class Statement:
 
     start: int
     """Where its first token stands, in characters of the script."""
-    line: int
-    text: str
-    parsed: bool
-    """False: newer, or other, than the parser's grammar; the server decides."""
+    end: int
     alone: str | None
     """What it is, when PostgreSQL refuses to run it within a transaction."""
     control: Control = Control.NONE
@@ -51,27 +55,37 @@ class Statement:
     """COPY from or to the client, which only psql can do."""
 
 
-def parse(text: str, depth: int) -> list[Node] | None:
-    """Return the statements' entries of the parse tree, or None when the grammar does not know them."""
-    if depth > _DEPTH_LIMIT or text.count("/*") > _COMMENTS_LIMIT:
+def is_telling(piece: Piece, text: str) -> bool:
+    """Whether a statement of a script that begins with such a word could matter; most that CREATE need no grammar."""
+    return piece.words[0] in _ALWAYS_TELLING or bool(_TELLING_PARTS.search(text, piece.start, piece.end))
+
+
+def statement_of(piece: Piece, text: str) -> Statement:
+    """Return what PostgreSQL's grammar says of a statement; where it does not know it, what its words say.
+
+    The grammar is one version's, and newer servers know more: they decide.
+    """
+    node = _parsed(text)
+    return _statement_of_words(piece, text) if node is None else _statement_of_node(piece, node)
+
+
+def _parsed(text: str) -> Node | None:
+    if len(text) > _LENGTH_LIMIT:
         return None
     try:
-        found: list[Node] = pgparse.parse(text)
+        found: list[dict[str, Node]] = pgparse.parse(text)
     # RecursionError: json reads about 300 nested expressions.
     except (pgparse.PGQueryError, RecursionError):
         return None
-    return found
+    return found[0]["stmt"] if len(found) == 1 else None
 
 
-def statement_of(node: Node, text: str, start: int, line: int) -> Statement:
-    """Return the statement that a node of the tree describes."""
+def _statement_of_node(piece: Piece, node: Node) -> Statement:
     kind, body = next(iter(node.items()))
     control, opens = _control_of(body) if kind == "TransactionStmt" else (Control.NONE, False)
     return Statement(
-        start=start,
-        line=line,
-        text=text,
-        parsed=True,
+        start=piece.start,
+        end=piece.end,
         alone=alone_of(kind, body),
         control=control,
         opens=opens,
@@ -79,17 +93,15 @@ def statement_of(node: Node, text: str, start: int, line: int) -> Statement:
     )
 
 
-def statement_of_words(words: tuple[str, ...], text: str, start: int, line: int) -> Statement:
-    """Return what can be said of a statement that the grammar does not know."""
+def _statement_of_words(piece: Piece, text: str) -> Statement:
+    words = piece.words
     first = words[0] if words else ""
     opens = first in ("begin", "start")
     closes = first in ("commit", "end", "abort") or words[:2] == ("prepare", "transaction")
     rolls_back = first == "rollback" and "to" not in words
     return Statement(
-        start=start,
-        line=line,
-        text=text,
-        parsed=False,
+        start=piece.start,
+        end=piece.end,
         alone=None,
         control=Control.OTHER if opens or closes or rolls_back else Control.NONE,
         opens=opens,

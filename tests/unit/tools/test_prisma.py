@@ -140,21 +140,21 @@ def test_failed_one_stops_even_with_nothing_else_pending() -> None:
 @pytest.mark.parametrize("recorded", ["a;\nb;\n", "a;\r\nb;\r\n"])
 @pytest.mark.parametrize("local", ["a;\nb;\n", "a;\r\nb;\r\n"])
 def test_line_ends_are_no_edit(local: str, recorded: str) -> None:
-    assert matches(local, hashlib.sha256(recorded.encode()).hexdigest())
+    assert matches(local.encode(), hashlib.sha256(recorded.encode()).hexdigest())
 
 
 def test_mixed_line_ends_match_as_they_are() -> None:
     mixed = "a;\r\nb;\n"
-    assert matches(mixed, hashlib.sha256(mixed.encode()).hexdigest())
-    assert not matches(mixed, hashlib.sha256(b"a;\r\nb").hexdigest())
+    assert matches(mixed.encode(), hashlib.sha256(mixed.encode()).hexdigest())
+    assert not matches(mixed.encode(), hashlib.sha256(b"a;\r\nb").hexdigest())
 
 
 def test_checksum_of_an_early_version_has_no_zeros() -> None:
     digest = hashlib.sha256(SCRIPT.encode()).digest()
     early = "".join(f"{byte:x}" for byte in digest)
     assert len(early) < 64
-    assert matches(SCRIPT, early)
-    assert not matches(SCRIPT + " ", early)
+    assert matches(SCRIPT.encode(), early)
+    assert not matches(SCRIPT.encode() + b" ", early)
 
 
 @pytest.mark.parametrize(

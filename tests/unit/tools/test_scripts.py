@@ -1,13 +1,20 @@
 """Scripts: how each is sent, and what is refused before anything runs."""
 
+import time
+import tracemalloc
+
 import pytest
 
 from database_bootstrap.errors import BundleRejected
-from database_bootstrap.tools.scripts import Mode, Script, script_of
+from database_bootstrap.tools.scripts import BYTES_LIMIT, Mode, Script, judge, line_of, script_of
 
 
 def script(text: str, *, own_transactions: bool = False) -> Script:
     return script_of("1_a.sql", text, own_transactions=own_transactions)
+
+
+def parts(found: Script) -> list[str]:
+    return [found.text[piece.start : piece.end] for piece in found.pieces()]
 
 
 def refusal(text: str, *, own_transactions: bool = False) -> str:
@@ -66,7 +73,7 @@ def test_script_runs_in_one_transaction(text: str) -> None:
 def test_statement_that_no_transaction_takes_makes_all_run_alone(statement: str) -> None:
     found = script(f"SELECT 1;\n{statement};")
     assert found.mode is Mode.STATEMENT
-    assert [one.text for one in found.statements] == ["SELECT 1", statement]
+    assert parts(found) == ["SELECT 1", statement]
 
 
 def test_first_line_forces_statements_alone() -> None:
@@ -85,7 +92,7 @@ def test_transaction_around_everything_becomes_ours(end: str) -> None:
     for own_transactions in (False, True):
         found = script(text, own_transactions=own_transactions)
         assert found.mode is Mode.TRANSACTION
-        assert [one.text for one in found.statements] == ["CREATE TABLE a ()", "SAVEPOINT s"]
+        assert parts(found) == ["CREATE TABLE a ()", "SAVEPOINT s"]
         assert "BEGIN" not in found.text
         assert end not in found.text
         # Places stay what they are in the file.
@@ -180,15 +187,61 @@ def test_what_only_looks_like_it_is_accepted(text: str) -> None:
 def test_what_the_grammar_does_not_know_is_left_to_the_server(text: str) -> None:
     found = script(text)
     assert found.mode is Mode.TRANSACTION
-    assert not found.statements[0].parsed
     # What stands beside it is judged all the same.
     assert script(f"{text}\nVACUUM;").mode is Mode.STATEMENT
     assert "COPY" in refusal(f"{text}\nCOPY t FROM STDIN;")
     assert "transaction" in refusal(f"{text}\nCOMMIT;")
 
 
-def test_expression_that_would_end_the_process_is_not_parsed() -> None:
-    assert not script("SELECT 1" + "+1" * 200_000).statements[0].parsed
+@pytest.mark.parametrize("begin", ["SELECT", "CREATE INDEX CONCURRENTLY i ON t", "COPY", "ALTER DATABASE d"])
+def test_expression_that_would_end_the_process_is_not_parsed(begin: str) -> None:
+    assert script(f"{begin} (1{'+1' * 200_000})").mode is Mode.TRANSACTION
+
+
+def test_deepest_expression_that_is_parsed_ends_nothing() -> None:
+    for unit in ("+1", "(", "NOT ", "::int", " UNION SELECT 1", "f("):
+        assert script(f"COPY (SELECT {unit * (2900 // len(unit))}").mode is Mode.TRANSACTION
+
+
+def test_size_is_limited_before_anything_is_parsed() -> None:
+    begun = time.process_time()
+    with pytest.raises(BundleRejected, match=rf"1_a\.sql has {BYTES_LIMIT + 1} bytes; {BYTES_LIMIT} are the limit"):
+        script("SELECT 1;" + "\n" * (BYTES_LIMIT - 8))
+    with pytest.raises(BundleRejected, match=r"1_a\.sql has too many statements"):
+        script("BEGIN;COMMIT;" * 100_000)
+    assert time.process_time() - begun < 2
+
+
+def test_hundred_thousand_statements_are_judged_at_once_and_not_kept() -> None:
+    text = "SELECT 1;\n" * 100_000
+    tracemalloc.start()
+    begun = time.process_time()
+    verdict = judge("1_a.sql", text, own_transactions=False)
+    elapsed, (_, most) = time.process_time() - begun, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (verdict.count, verdict.mode) == (100_000, Mode.TRANSACTION)
+    assert elapsed < 4  # 0.1 s, but for tracemalloc and a busy machine; it was 5 s without them
+    assert most < 8_000_000  # it was 250 MB
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("BEGIN; SELECT 1; COMMIT", True),
+        ("SET LOCAL lock_timeout = 1", True),
+        ("SELECT 1; LOCK TABLE t", True),
+        ("LOCK t", True),
+        ("SAVEPOINT a; RELEASE a", True),
+        ("SET CONSTRAINTS ALL DEFERRED", True),
+        ("CREATE TEMP TABLE a (b int) ON\nCOMMIT DROP", True),
+        ("SELECT set_config('search_path', '', true)", True),
+        ("SELECT pg_advisory_xact_lock(1)", True),
+        ("SELECT set_config('search_path', '', false); SET lock_timeout = 1; SELECT 1", False),
+        ("ALTER TYPE a ADD VALUE 'b'; INSERT INTO c VALUES ('b')", False),
+    ],
+)
+def test_what_needs_one_transaction_is_known(text: str, bound: bool) -> None:
+    assert script(text).needs_one_transaction() is bound
 
 
 @pytest.mark.parametrize("copy", ["COPY t FROM STDIN WHERE NEW GRAMMAR", "COPY t\nTO\tSTDOUT (NEW GRAMMAR GALORE)"])
@@ -198,8 +251,8 @@ def test_copy_of_the_client_is_seen_without_a_grammar(copy: str) -> None:
 
 def test_lines_and_places_count_characters() -> None:
     found = script("-- ä\r\nSELECT 'é';\n\n/* 1\n2 */ SELECT 2;")
-    assert [(one.line, one.text) for one in found.statements] == [(2, "SELECT 'é'"), (5, "SELECT 2")]
-    assert all(found.text[one.start :].startswith(one.text) for one in found.statements)
+    assert parts(found) == ["SELECT 'é'", "SELECT 2"]
+    assert [line_of(found.text, piece.start) for piece in found.pieces()] == [2, 5]
 
 
 def test_byte_order_mark_is_not_sent() -> None:

@@ -1,5 +1,7 @@
 """Plain SQL files: which are migrations, in which order, and when nothing may follow."""
 
+import time
+
 import pytest
 
 from database_bootstrap.bundles.bundle import File, bundle_of
@@ -24,7 +26,7 @@ def compare(found: SqlSource, *rows: Applied, allow: frozenset[str] = frozenset(
 
 
 def applied(name: str, text: str = "SELECT 1;") -> Applied:
-    return Applied(name=name, checksum=checksum_of(text))
+    return Applied(name=name, checksum=checksum_of(text.encode()))
 
 
 def test_order_is_that_of_numbers() -> None:
@@ -71,8 +73,42 @@ def test_source_without_a_migration_is_refused() -> None:
         source("README.md")
 
 
-def test_directory_that_all_files_share_is_no_part_of_the_name() -> None:
-    assert names(source("db/migrations/1_a.sql", "db/migrations/2024/2_b.sql")) == ["1_a.sql", "2024/2_b.sql"]
+def test_folders_are_no_part_of_the_name() -> None:
+    assert names(source("db/migrations/1_a.sql", "db/migrations/2024/2_b.sql")) == ["1_a.sql", "2_b.sql"]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["v1/1_a.sql", "v2/2_b.sql"],
+        ["1_a.sql", "db/2_b.sql"],
+        ["README.md", "db/v1/1_a.sql", "db/v1/2_b.sql"],
+    ],
+)
+def test_file_that_moves_is_no_divergence(paths: list[str]) -> None:
+    assert compare(source(*paths), applied("1_a.sql")).pending == ("2_b.sql",)
+    assert compare(source(*paths), applied("old/place/1_a.sql")).pending == ("2_b.sql",)
+
+
+def test_pending_files_are_limited_together() -> None:
+    texts = {f"{number}_a": "SELECT 1;" + "\n" * 1_500_000 for number in range(1, 7)}
+    with pytest.raises(BundleRejected, match="more than 8388608 bytes together"):
+        compare(source(**texts))
+    rows = [applied(f"{number}_a.sql", texts[f"{number}_a"]) for number in range(1, 3)]
+    assert len(compare(source(**texts), *rows).pending) == 4
+
+
+def test_statements_of_pending_files_are_limited_together() -> None:
+    texts = {f"{number}_a": "SELECT 1;" * 90_000 for number in range(1, 4)}
+    found = source(**texts)
+    for _ in range(2):
+        with pytest.raises(BundleRejected, match=r"up to 3_a\.sql have too many statements"):
+            compare(found)
+    begun = time.process_time()
+    with pytest.raises(BundleRejected, match="too many"):
+        compare(found)
+    assert time.process_time() - begun < 0.1  # Nothing is judged twice.
+    assert len(compare(found, applied("1_a.sql", texts["1_a"])).pending) == 2
 
 
 def test_file_that_is_not_utf_8_is_refused() -> None:
