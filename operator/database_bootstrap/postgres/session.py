@@ -39,11 +39,9 @@ OWNER: Settings = {
     "default_transaction_read_only": "off",
 }
 """The role's ordinary settings, but for what keeps others from waiting for us."""
-_RESTRICT = """
-    SELECT pg_catalog.set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
-    WHERE name = 'restrict_nonsystem_relation_kind'
-"""
-"""Not every minor version has it, and a startup packet that asks for what is not known is refused."""
+_RESTRICT = "SET restrict_nonsystem_relation_kind = 'view, foreign-table'"
+_RESTRICTING_MINORS = {15: 8, 16: 4, 17: 0}
+"""The first minors that know it (CVE-2024-7348); a startup packet that asks for what is not known is refused."""
 
 
 async def connect(login: Login, settings: Settings) -> Connection:
@@ -75,11 +73,17 @@ async def connect_administrator(login: Login) -> Connection:
     """Open the administrator's session, in which nothing that a tenant made is reached by name or by rule."""
     connection = await connect(login, ADMINISTRATOR)
     try:
-        await connection.execute(_RESTRICT)
+        if _can_restrict(connection.info.server_version):
+            await connection.execute(_RESTRICT)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+def _can_restrict(version: int) -> bool:
+    major, minor = divmod(version, 10_000)
+    return minor >= _RESTRICTING_MINORS.get(major, 0 if major > max(_RESTRICTING_MINORS) else 10_000)
 
 
 def _options(settings: Settings) -> str:
