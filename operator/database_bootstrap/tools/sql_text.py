@@ -96,7 +96,7 @@ def _piece_at(text: str, position: int) -> tuple[Piece, int]:
 
 
 def _is_routine(words: tuple[str, ...]) -> bool:
-    return words[:1] == ("create",) and not _ROUTINES.isdisjoint(words)
+    return bool(words) and words[0] == "create" and not _ROUTINES.isdisjoint(words)
 
 
 def _rest(pattern: re.Pattern[str], text: str, match: re.Match[str], end: int) -> tuple[int, int, int]:
@@ -154,7 +154,7 @@ def _match(pattern: re.Pattern[str], text: str, position: int) -> re.Match[str]:
 
 
 def _words_of(match: re.Match[str]) -> tuple[str, ...]:
-    return tuple(word.lower() for word in match.group(2, 3, 4, 5) if word)
+    return tuple([word.lower() for word in match.group(2, 3, 4, 5) if word])
 
 
 def _end_of_words(match: re.Match[str]) -> int:
