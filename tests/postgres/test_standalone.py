@@ -360,12 +360,23 @@ def test_samples_are_applied_as_they_are(shop: Shop, admin: Credentials, sample:
 @contextlib.contextmanager
 def apply_process(shop: Shop, *options: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "database_bootstrap", "apply", "-f", str(shop.file), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 it takes no lock
+    ) as process:
         try:
             yield process
             process.wait(timeout=60)
         finally:
             process.kill()
+
+
+def _heed_interrupts() -> None:
+    # A shell that starts the tests in the background lets all of their processes ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
