@@ -10,7 +10,6 @@ import psycopg
 import pytest
 
 from database_bootstrap.errors import LockHeld, MigrationHalfApplied, SchemaHasOtherOwner
-from database_bootstrap.tools import migrators
 from database_bootstrap.tools.migrators import Migrator, held, quiet
 from database_bootstrap.tools.tool import Applied, Options
 from fix_prisma import PrismaCommand
@@ -207,11 +206,8 @@ async def test_deploy_that_waits_for_its_lock_does_not_spoil_a_concurrent_index(
     assert workbench.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
 
 
-async def test_finished_one_is_recorded_before_the_lock_is_taken_again(
-    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_finished_one_is_recorded_before_the_lock_is_taken_again(workbench: Workbench) -> None:
     """A deploy that takes the lock meanwhile, and keeps it, must not make a finished migration a half-applied one."""
-    monkeypatch.setattr(migrators, "_WAIT", 0.5)
     alone = "-- dbbootstrap: transaction=off\nSELECT pg_sleep(1);\nCREATE TABLE done ();"
     run = asyncio.create_task(workbench.migrate("Prisma", files(INIT, x=alone, y="CREATE TABLE next ();")))
     async with await workbench.connect() as deploy:
