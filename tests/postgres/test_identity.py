@@ -57,7 +57,7 @@ async def test_lost_data_is_not_made_anew_in_silence(shop: Bootstrap, with_role:
         assert report.trouble and report.trouble.reason is Reason.DATA_LOSS_DETECTED
         assert f"dbbootstrap.io/acknowledge-data-loss={lost}" in report.trouble.message
         assert report.changes == ()
-    assert shop.as_superuser(f"SELECT FROM pg_database WHERE datname = '{shop.database}'") == []
+    assert shop.as_superuser(f"SELECT 1 FROM pg_database WHERE datname = '{shop.database}'") == []
     shop.annotations["dbbootstrap.io/acknowledge-data-loss"] = "another"
     assert (await shop.apply()).trouble is not None
     shop.annotations["dbbootstrap.io/acknowledge-data-loss"] = lost

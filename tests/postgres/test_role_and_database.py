@@ -223,7 +223,7 @@ async def test_plan_of_nothing_writes_nothing(bootstrap: Bootstrap) -> None:
     report = await bootstrap.plan()
     assert f'create database "{bootstrap.database}"' in report.changes
     assert bootstrap.drawer.writes == []
-    assert bootstrap.as_superuser(f"SELECT FROM pg_roles WHERE rolname = '{bootstrap.role}'") == []
+    assert bootstrap.as_superuser(f"SELECT 1 FROM pg_roles WHERE rolname = '{bootstrap.role}'") == []
 
 
 async def test_plan_of_what_is_there_is_empty(bootstrap: Bootstrap) -> None:
@@ -358,7 +358,7 @@ async def test_password_secret_of_somebody_else_is_not_used(bootstrap: Bootstrap
     report = await bootstrap.apply()
     assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
     assert "shop-role" in report.trouble.message
-    assert bootstrap.as_superuser(f"SELECT FROM pg_roles WHERE rolname = '{bootstrap.role}'") == []
+    assert bootstrap.as_superuser(f"SELECT 1 FROM pg_roles WHERE rolname = '{bootstrap.role}'") == []
 
 
 async def test_what_was_done_before_a_failure_is_in_the_audit_log(bootstrap: Bootstrap) -> None:

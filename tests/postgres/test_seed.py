@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from database_bootstrap.api.outcomes import Reason, StageName, Verdict
-from fix_engine import Bootstrap, outcome
+from database_bootstrap.postgres import locks
+from fix_engine import Bootstrap, outcome, within
 
 TABLES = {
     "1_tables.sql": """
@@ -16,6 +17,9 @@ TABLES = {
     """
 }
 USERS = {"01_users.sql": "INSERT INTO users (id, email) VALUES (1, 'a@example.com'), (2, 'b@example.com');"}
+
+WAITS_FOR_A_TABLE = "SELECT 1 FROM pg_stat_activity WHERE usename = '{}' AND wait_event_type = 'Lock'"
+TRIES_THE_LOCK = "SELECT 1 FROM pg_stat_activity WHERE usename = '{}' AND query ~ 'pg_try_advisory_lock'"
 
 
 @pytest.fixture
@@ -178,6 +182,35 @@ async def test_racing_visits_seed_exactly_once(shop: Bootstrap) -> None:
     assert [report.trouble for report in reports] == [None] * 4
     assert shop.query("SELECT count(*) FROM users") == [(2,)]
     assert shop.query("SELECT count(*) FROM dbbootstrap.seed") == [(1,)]
+
+
+async def test_rows_that_another_visit_puts_in_between_the_two_looks_are_its_seed(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.seed(USERS)
+    async with await psycopg.AsyncConnection.connect(shop.server.dsn(shop.database)) as faster:
+        await faster.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        visit = asyncio.create_task(shop.apply())
+        await within(20, lambda: bool(shop.as_superuser(WAITS_FOR_A_TABLE.format(shop.role))))
+        await faster.execute("INSERT INTO users (email) VALUES ('other@example.com')")
+        await faster.execute(
+            "INSERT INTO dbbootstrap.seed (name, checksum, state, rows, incarnation)"
+            " SELECT 'seed', 'x', 'seeded', 1, incarnation FROM dbbootstrap.identity"
+        )
+    assert outcome(await visit, StageName.SEED).reason is Reason.DATABASE_SEEDED
+    assert shop.query("SELECT state FROM dbbootstrap.seed") == [("seeded",)]
+
+
+async def test_visits_that_find_rows_at_the_same_time_note_it_once(shop: Bootstrap) -> None:
+    await shop.ready()
+    shop.query("INSERT INTO users (email) VALUES ('old@example.com')")
+    shop.seed(USERS)
+    async with await psycopg.AsyncConnection.connect(shop.server.dsn(shop.database), autocommit=True) as holder:
+        await holder.execute("SELECT pg_advisory_lock(%s)", (locks.KEY,))
+        visits = [asyncio.create_task(shop.apply()) for _ in range(2)]
+        await within(20, lambda: len(shop.as_superuser(TRIES_THE_LOCK.format(shop.role))) == 2)
+    for visit in visits:
+        assert outcome(await visit, StageName.SEED).reason is Reason.SEED_NOT_NEEDED
+    assert shop.query("SELECT state FROM dbbootstrap.seed") == [("adopted",)]
 
 
 async def test_killed_backend_leaves_nothing_and_the_next_visit_seeds(shop: Bootstrap) -> None:

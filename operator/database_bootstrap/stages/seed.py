@@ -68,6 +68,9 @@ async def observe(visit: Visit) -> Found | None:
     if view and not _is_settled(seed, marker) and seed.policy is SeedPolicy.IF_EMPTY:
         tables = await seeding.history_tables(visit)
         occupied = await seeding.find_row(view, seeding.ignored(seed, tables))
+        if occupied:
+            # Another visit may have seeded between the two looks; its rows and its marker became visible together.
+            marker = await _marker(view)
     visit.facts.seed = _fact(bundle, marker)
     return Found(bundle=bundle, marker=marker, occupied=occupied, history_tables=tables)
 
@@ -144,11 +147,8 @@ class RunSeed:
     async def run(self, visit: Visit) -> bool | None:
         await visit.tell_progress()
         connection = await visit.sessions.owner()
-        await locks.acquire(connection)
         assert visit.spec.seed is not None
-        marker = await _marker(connection)
-        if marker and marker.state == "seeded":
-            # Somebody was faster, while this visit waited for the lock.
+        if await _settled_meanwhile(connection, visit.spec.seed):
             return NOTED
         empty_only = visit.spec.seed.policy is SeedPolicy.IF_EMPTY
         occupied = await seeding.run(connection, self.bundle, self.ignored if empty_only else None, visit.spec)
@@ -170,9 +170,20 @@ class Adopt:
     def __str__(self) -> str:
         return f"note that {self.table} has rows already, and seed nothing"
 
-    async def run(self, visit: Visit) -> None:
+    async def run(self, visit: Visit) -> bool | None:
+        connection = await visit.sessions.owner()
+        assert visit.spec.seed is not None
+        if await _settled_meanwhile(connection, visit.spec.seed):
+            return NOTED
         detail = json.dumps({"table": self.table, "question": self.question})
-        await seeding.mark(await visit.sessions.owner(), self.bundle, "adopted", 0, detail)
+        await seeding.mark(connection, self.bundle, "adopted", 0, detail)
+        return None
+
+
+async def _settled_meanwhile(connection: Connection, seed: SeedSpec) -> bool:
+    """Take the database's lock, and return whether another visit was faster."""
+    await locks.acquire(connection)
+    return _is_settled(seed, await _marker(connection))
 
 
 STAGE = Stage(name=StageName.SEED, observe=observe, compare=compare, conclude=conclude)
