@@ -62,7 +62,7 @@ def postgres_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
         def get(installation: Installation) -> PostgresServer:
             if installation.major not in started:
                 folder = tmp_path_factory.mktemp(f"pg{installation.major}-", numbered=False)
-                server = PostgresServer.start(folder, installation, settings=SETTINGS)
+                server = PostgresServer.start(folder, installation, settings=SETTINGS, in_memory=True)
                 started[installation.major] = stack.enter_context(server)
             return started[installation.major]
 

@@ -18,6 +18,8 @@ from localservers.processes import Account
 SUPERUSER = "postgres"
 LOCALES = ("C.UTF-8", "C")
 SCRAM_ITERATIONS = 4096
+IN_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 3 * 1024**3
 
 # Nobody gets in without a password, and nobody from another machine gets in at all.
 HBA = """\
@@ -67,9 +69,15 @@ def give(folder: Path, account: Account | None) -> None:
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
-def private_folder(account: Account | None) -> Path:
+def has_room_in_memory() -> bool:
+    """Whether the file system in memory can take a server's data; in a container it may hold next to nothing."""
+    return IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM_BYTES
+
+
+def private_folder(account: Account | None, *, in_memory: bool = False) -> Path:
     """Return a new temporary folder that `account` owns and can reach."""
-    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    places = [IN_MEMORY] if in_memory else []
+    places += [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     place = next((place for place in places if processes.is_reachable(place / "any", account)), places[0])
     folder = Path(tempfile.mkdtemp(prefix="database-bootstrap-", dir=place))
     give(folder, account)

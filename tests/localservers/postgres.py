@@ -67,7 +67,7 @@ class PostgresServer:
     superuser = datadirs.SUPERUSER
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, installation: Installation) -> None:
+    def __init__(self, folder: Path, installation: Installation, *, in_memory: bool = False) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "postgres.log"
@@ -75,7 +75,7 @@ class PostgresServer:
         self.password = ""
         self._account = processes.unprivileged_account()
         self.installation = installations.for_account(installation, self._account)
-        self.datadir, self._private = self._choose_data_directory()
+        self.datadir, self._private = self._choose_data_directory(in_memory)
         self._server: Server | None = None
 
     @classmethod
@@ -86,12 +86,14 @@ class PostgresServer:
         *,
         settings: Mapping[str, str] | None = None,
         own_identity: bool = False,
+        in_memory: bool = False,
     ) -> Self:
         """Return a server that answers; raises ServerFailed with the end of its log.
 
-        Servers of one version share a system identifier unless `own_identity` is asked for.
+        Servers of one version share a system identifier unless `own_identity` is asked for. `in_memory` puts the data
+        into memory where there is room: hundreds of databases that come and go keep ext4 busy with its inodes.
         """
-        server = cls(folder, installation)
+        server = cls(folder, installation, in_memory=in_memory and datadirs.has_room_in_memory())
         try:
             server.password = datadirs.create(
                 server.datadir, server.installation, account=server._account, own_identity=own_identity
@@ -225,12 +227,12 @@ class PostgresServer:
         self.psql(f"CREATE ROLE \"{made.user}\" LOGIN {RIGHTS[kind]} PASSWORD '{verifier}'")
         return made
 
-    def _choose_data_directory(self) -> tuple[Path, Path | None]:
-        """Return the data directory, and the temporary folder around it if the account cannot reach ours."""
+    def _choose_data_directory(self, in_memory: bool) -> tuple[Path, Path | None]:
+        """Return the data directory, and the temporary folder around it if it cannot be in ours."""
         inside = self.folder / "data"
-        if processes.is_reachable(inside, self._account):
+        if not in_memory and processes.is_reachable(inside, self._account):
             return inside, None
-        private = datadirs.private_folder(self._account)
+        private = datadirs.private_folder(self._account, in_memory=in_memory)
         return private / "data", private
 
     def _start_on_new_port(self) -> None:
