@@ -108,24 +108,16 @@ def _files_in(folder: Path) -> list[File]:
 
 
 def _run(connection: Connection, login: Login, options: Options) -> Run:
-    async def record(where: Connection, row: ledger.MigrationRow) -> None:
-        await ledger.record_migration(where, row, "bench")
-
     async def applied(name: str) -> None:
         """Nobody is told."""
-
-    async def settle() -> None:
-        await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
 
     return Run(
         connection=connection,
         login=login,
         options=options,
         actor="bench",
-        record=record,
         verify_lock=partial(locks.verify, connection),
         applied=applied,
-        settle=settle,
     )
 
 

@@ -53,24 +53,16 @@ class Shop:
         return tool.compare(tool.load(projects.bundle(files)), await tool.read(self.connection, options), options)
 
     def run(self, options: Options) -> Run:
-        async def record(where: Connection, row: ledger.MigrationRow) -> None:
-            await ledger.record_migration(where, row, "shop/orders")
-
         async def applied(name: str) -> None:
             self.applied.append(name)
-
-        async def settle() -> None:
-            raise AssertionError
 
         return Run(
             connection=self.connection,
             login=self.login,
             options=options,
             actor="shop/orders",
-            record=record,
             verify_lock=partial(locks.verify, self.connection),
             applied=applied,
-            settle=settle,
         )
 
     def ask(self, query: str) -> list[str]:

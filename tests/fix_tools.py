@@ -72,9 +72,6 @@ class Workbench:
             yield connection
 
     def run(self, connection: Connection, options: Options) -> Run:
-        async def record(where: Connection, row: ledger.MigrationRow) -> None:
-            await ledger.record_migration(where, row, "test")
-
         async def applied(name: str) -> None:
             self.applied.append(name)
 
@@ -83,10 +80,8 @@ class Workbench:
             login=self.login,
             options=options,
             actor="test",
-            record=record,
             verify_lock=partial(locks.verify, connection),
             applied=applied,
-            settle=partial(_settle, connection),
         )
 
 
@@ -94,10 +89,6 @@ def _settings_of(options: Options) -> Settings:
     search_path = {} if options.schema == "public" else {"search_path": sql.Identifier(options.schema).as_string()}
     limits = {"lock_timeout": f"{options.lock_timeout}s", "statement_timeout": f"{options.statement_timeout}s"}
     return {**session.OWNER, **limits, **search_path}
-
-
-async def _settle(connection: Connection) -> None:
-    await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
 
 
 def bundle(files: Mapping[str, str]) -> Bundle:

@@ -9,7 +9,6 @@ import pytest
 from database_bootstrap import errors
 from database_bootstrap.postgres import locks, session
 from database_bootstrap.tools.alembic import Alembic
-from database_bootstrap.tools.sandbox import wire
 from database_bootstrap.tools.tool import Options
 from fix_alembic import OPTIONS, Project, Shop, ShopMaker, until
 from postgres import alembic_projects as projects
@@ -351,8 +350,9 @@ async def test_a_statement_that_takes_too_long_is_a_failure(shop: Shop) -> None:
 
 
 async def test_an_orphan_that_still_migrates_is_never_overtaken(shop: Shop) -> None:
+    await locks.leave_to_child(shop.connection)
     async with await session.connect(shop.login, session.OWNER) as orphan:
-        await orphan.execute("SELECT pg_advisory_lock(%s)", (wire.SANDBOX_KEY,))
+        await orphan.execute("SELECT pg_advisory_lock(%s)", (locks.CHILD_KEY,))
         with pytest.raises(errors.LockHeld):
             await shop.apply(KINDS["sync"])
         assert shop.tables() == set()

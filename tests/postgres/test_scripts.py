@@ -20,6 +20,8 @@ from database_bootstrap.tools.tool import Options
 from fix_tools import TOOLS, Workbench, bundle
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, v text);"
+LOW = locks.KEY & 0xFFFFFFFF
+"""How pg_locks shows the second half of the operator's key."""
 
 
 @pytest.fixture(params=list(TOOLS))
@@ -368,6 +370,18 @@ async def test_session_without_the_lock_applies_nothing(workbench: Workbench, to
                 await TOOLS[tool].apply(source, (name(tool, 1),), workbench.run(connection, options))
     assert workbench.query("SELECT to_regclass('t')") == [(None,)]
     assert states(workbench) == []
+
+
+async def test_orphaned_child_of_alembic_is_never_overtaken(workbench: Workbench, tool: str) -> None:
+    async with await workbench.connect() as orphan:
+        await orphan.execute("SELECT pg_advisory_lock(%s)", (locks.CHILD_KEY,))
+        run = asyncio.create_task(workbench.migrate(tool, files(tool, TABLE)))
+        async with asyncio.timeout(10):
+            while not workbench.query(f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOW}"):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        assert workbench.query("SELECT to_regclass('t')") == [(None,)]
+    assert await run == [name(tool, 1)]
 
 
 async def test_look_while_another_operator_is_at_work_waits(workbench: Workbench, tool: str) -> None:

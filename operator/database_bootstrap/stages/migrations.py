@@ -14,7 +14,7 @@ from database_bootstrap.api import status, v1alpha1
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.bundles.sources import bundle_of_inline
-from database_bootstrap.postgres import ledger, locks, session
+from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
@@ -164,10 +164,6 @@ class ApplyMigrations:
 async def _run_of(visit: Visit, connection: Connection, options: Options) -> Run:
     login = await visit.credentials.role()
     assert login is not None
-    actor = str(visit.subject.owner)
-
-    async def record(where: Connection, row: ledger.MigrationRow) -> None:
-        await ledger.record_migration(where, row, actor)
 
     async def applied(name: str) -> None:
         visit.changed(StageName.MIGRATIONS, f"apply migration {name}", audited=True)
@@ -176,11 +172,9 @@ async def _run_of(visit: Visit, connection: Connection, options: Options) -> Run
         connection=connection,
         login=login,
         options=options,
-        actor=actor,
-        record=record,
+        actor=str(visit.subject.owner),
         verify_lock=partial(locks.verify, connection),
         applied=applied,
-        settle=partial(settle, connection),
     )
 
 

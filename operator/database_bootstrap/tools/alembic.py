@@ -11,6 +11,7 @@ from psycopg import sql
 
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied
+from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools import alembic_layout, alembic_verdict
@@ -97,6 +98,7 @@ class Alembic:
         if not pending:
             return
         await run.verify_lock()
+        await locks.leave_to_child(run.connection)
         table, _ = await _locate(run.connection, run.options)
         follower = _Follower(pending, run, await _newest(run.connection))
         told = follower.told
@@ -183,12 +185,13 @@ async def _conclude(case: Circumstances, source: Source, known: Table, run: Run)
         row = MigrationRow(tool=Alembic.name, name=name, state="failed", version=_quoted(found), mode="autocommit")
         state, words = (failed.sql_state, failed.text) if failed else (None, None)
         row = replace(row, checksum=source.checksums.get(name), sql_state=state, error=words)
-        await run.record(run.connection, row)
+        await ledger.record_migration(run.connection, row, run.actor)
     elif error is None and not case.told.applied and found != known:
         # Somebody else has applied all, in a table that only env.py knows: remember it, or each visit would ask again.
         for name in source.graph.heads:
             row = MigrationRow(tool=Alembic.name, name=name, state="baselined", version=_quoted(found))
-            await run.record(run.connection, replace(row, checksum=source.checksums.get(name)))
+            row = replace(row, checksum=source.checksums.get(name))
+            await ledger.record_migration(run.connection, row, run.actor)
     if error is not None:
         raise error
 
@@ -244,7 +247,7 @@ async def _newest(connection: Connection) -> int:
 
 async def _end_session(connection: Connection, backend: int) -> None:
     with contextlib.suppress(psycopg.Error):
-        await connection.execute(_END_SESSION, (backend, wire.SANDBOX_KEY >> 32, wire.SANDBOX_KEY & 0xFFFFFFFF))
+        await connection.execute(_END_SESSION, (backend, locks.CHILD_KEY >> 32, locks.CHILD_KEY & 0xFFFFFFFF))
 
 
 async def _one(connection: Connection, query: str, values: tuple[str, ...] = ()) -> bool:

@@ -6,7 +6,6 @@ from typing import Any, Protocol, TypeVar
 
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.login import Login
 
 Source = TypeVar("Source")
@@ -73,15 +72,11 @@ class Run:
     """The role's credentials, for a tool that opens a session of its own."""
     options: Options
     actor: str = ""
-    """Who acts, for a tool whose own session writes the ledger: namespace and name of the resource."""
-    record: Callable[[Connection, MigrationRow], Awaitable[None]]
-    """Writes one ledger row over the given connection, inside its transaction if one is open."""
+    """Who acts, for the ledger: namespace and name of the resource."""
     verify_lock: Callable[[], Awaitable[None]]
     """Raises `LockHeld` when the advisory lock is no longer ours; to be called before each migration."""
     applied: Callable[[str], Awaitable[None]]
     """To be awaited after each migration that is committed: progress, and one entry in the list of changes."""
-    settle: Callable[[], Awaitable[None]]
-    """Puts the session back to its settings after a script: RESET ALL and ours again."""
 
 
 class Tool(Protocol[Source]):

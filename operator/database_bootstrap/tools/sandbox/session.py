@@ -74,9 +74,9 @@ def take_key(connection: Connection, ours: set[int]) -> bool:
     for attempt in range(_KEY_TRIES):
         if attempt:
             time.sleep(_KEY_SECONDS)
-        if connection.execute(_TRY_KEY, {"key": wire.SANDBOX_KEY}).scalar_one():
+        if connection.execute(_TRY_KEY, {"key": locks.CHILD_KEY}).scalar_one():
             return True
-        if connection.execute(_HOLDER, _halves(wire.SANDBOX_KEY)).scalar() in ours:
+        if connection.execute(_HOLDER, _halves(locks.CHILD_KEY)).scalar() in ours:
             return True
     return False
 

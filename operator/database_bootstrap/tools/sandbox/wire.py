@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-SANDBOX_KEY = 4918566651442769970
-"""The advisory lock of the child's migrating session: it outlives an operator that was killed ("DBBOOT02")."""
 _LENGTH = struct.Struct("!Q")
 OWNER = b"s"
 """First byte of a line that the supervisor wrote."""
