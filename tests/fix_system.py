@@ -25,6 +25,12 @@ class Tenant:
     unique: Callable[[str], str]
     secrets: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def is_superuser(self) -> bool:
+        """Whether the administrator is one, and not just CREATEROLE CREATEDB."""
+        query = f"SELECT rolsuper FROM pg_roles WHERE rolname = '{self.admin.user}'"
+        return self.server.psql(query) == "t"
+
     def secret(self, name: str, data: Mapping[str, str]) -> None:
         """Make a Secret, or replace what is in it."""
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(data)}

@@ -18,6 +18,7 @@ from localservers.processes import Account
 SUPERUSER = "postgres"
 LOCALES = ("C.UTF-8", "C")
 SCRAM_ITERATIONS = 4096
+OWN_SETTINGS = "own.conf"
 IN_MEMORY = Path("/dev/shm")
 ROOM_BYTES = 3 * 1024**3
 
@@ -47,9 +48,14 @@ def create(datadir: Path, installation: Installation, *, account: Account | None
 
 def configure(datadir: Path, settings: Mapping[str, str]) -> None:
     """Append settings to the configuration; the last one of a name counts."""
-    with (datadir / "postgresql.conf").open("a") as conf:
-        for name, value in settings.items():
-            conf.write(f"{name} = {_quoted(value)}\n")
+    append(datadir, "".join(f"{name} = {_quoted(value)}\n" for name, value in settings.items()))
+
+
+def append(datadir: Path, lines: str) -> None:
+    """Append lines to the configuration, and keep them by themselves too, for the server that follows this one."""
+    for name in ("postgresql.conf", OWN_SETTINGS):
+        with (datadir / name).open("a") as conf:
+            conf.write(lines)
 
 
 def scram_verifier(password: str) -> str:

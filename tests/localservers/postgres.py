@@ -183,6 +183,31 @@ class PostgresServer:
         processes.wait_until_gone(backends)
         self._server = None
 
+    def wipe(self) -> None:
+        """Lose everything, as with a volume that is gone: the same address, another identity, and nothing in it."""
+        self.stop("immediate")
+        settings = (self.datadir / datadirs.OWN_SETTINGS).read_text()
+        shutil.rmtree(self.datadir)
+        self.password = datadirs.create(self.datadir, self.installation, account=self._account, own_identity=True)
+        datadirs.append(self.datadir, settings)
+        self.start_again()
+
+    def dump(self, dbname: str, *options: str, credentials: Credentials | None = None) -> str:
+        """Return a database as SQL, as pg_dump writes it."""
+        who = credentials or Credentials(user=self.superuser, password=self.password)
+        program = self.installation.program("pg_dump")
+        assert program, "there is no pg_dump"
+        done = subprocess.run(
+            [program, *options],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=self.client_environment(dbname, who),
+        )
+        if done.returncode:
+            raise processes.ServerFailed(f"pg_dump: {done.stderr.strip()}")
+        return done.stdout
+
     def close(self) -> None:
         """Stop the server and remove its data; the log stays."""
         self.stop("immediate")
