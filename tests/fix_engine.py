@@ -52,14 +52,15 @@ class Drawer:
         self.writes.append(name)
         return True
 
-    async def publish(self, name: str, connection: Connection) -> None:
+    async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
         if name in self.secrets and not self.secrets[name].ours:
             raise NotOwned(f"Secret {name} is somebody else's")
-        self.put(name, secret_data(connection), ours=True)
+        self.put(name, secret_data(connection), ours=True, incarnation=incarnation)
         self.writes.append(name)
 
-    def put(self, name: str, data: Mapping[str, str], *, ours: bool = False) -> None:
-        self.secrets[name] = KeptSecret(data={key: value.encode() for key, value in data.items()}, ours=ours)
+    def put(self, name: str, data: Mapping[str, str], *, ours: bool = False, incarnation: str | None = None) -> None:
+        encoded = {key: value.encode() for key, value in data.items()}
+        self.secrets[name] = KeptSecret(data=encoded, ours=ours, incarnation=incarnation)
 
 
 @dataclass

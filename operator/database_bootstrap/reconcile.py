@@ -78,7 +78,6 @@ class Engine:
             sources=self._sources,
             progress=progress,
             planning=planning,
-            pin=identity.pin_of(subject, None),
         )
         try:
             await self._run_stages(visit)
@@ -90,6 +89,7 @@ class Engine:
         return Report(outcomes=(*visit.outcomes, *_blocked(visit)), facts=visit.facts)
 
     async def _run_stages(self, visit: Visit) -> None:
+        visit.pin = identity.pin_of(visit.subject, await visit.credentials.pinned())
         endpoint = await visit.credentials.endpoint()
         budget = self._budgets.setdefault((endpoint.host, endpoint.port), Budget(self._max_connections))
         async with budget.reserve(_connections(visit.subject)):

@@ -19,7 +19,7 @@ from localservers import ControlPlane
 CONNECTION = Connection(host="db", port=5432, database="shop", user="shop", password="hÄrd :/@ one", sslmode="require")
 OURS, OTHERS = "uid-1", "uid-2"
 MARKS = {"dbbootstrap.io/uid": OURS, "dbbootstrap.io/resource": "shop"}
-MARKS = {"dbbootstrap.io/uid": OURS, "dbbootstrap.io/resource": "shop"}
+PIN = "dbbootstrap.io/incarnation"
 
 
 @pytest.fixture
@@ -101,25 +101,29 @@ async def test_password_is_kept_once_and_never_replaced(
 async def test_connection_is_published_and_renewed(
     references: References, control_plane: ControlPlane, namespace: str
 ) -> None:
-    await references.publish("shop-db", CONNECTION)
+    await references.publish("shop-db", CONNECTION, "i-1")
     data, raw = secret_in(control_plane, namespace, "shop-db")
     assert raw["type"] == "servicebinding.io/postgresql"
     assert (data["password"], data["sslmode"]) == (CONNECTION.password, "require")
-    await references.publish("shop-db", Connection(host="db2", port=1, database="d", user="u", password="p"))
+    await references.publish("shop-db", Connection(host="db2", port=1, database="d", user="u", password="p"), "i-2")
     data, renewed = secret_in(control_plane, namespace, "shop-db")
     assert (data["host"], data["password"]) == ("db2", "p")
     assert "sslmode" not in data
     assert renewed["metadata"]["uid"] == raw["metadata"]["uid"]
-    assert renewed["metadata"]["annotations"] == MARKS
+    assert raw["metadata"]["annotations"] == MARKS | {PIN: "i-1"}
+    assert renewed["metadata"]["annotations"] == MARKS | {PIN: "i-2"}
+    kept = await references.secret("shop-db")
+    assert kept is not None
+    assert (kept.ours, kept.incarnation) == (True, "i-2")
 
 
 async def test_secret_of_the_one_that_had_the_name_before_is_taken_over(
     references: References, control_plane: ControlPlane, put: Callable[..., None], namespace: str
 ) -> None:
     put("secrets", "shop-db", metadata={"annotations": MARKS | {"dbbootstrap.io/uid": OTHERS}}, data={"old": "eA=="})
-    await references.publish("shop-db", CONNECTION)
+    await references.publish("shop-db", CONNECTION, "i-1")
     data, raw = secret_in(control_plane, namespace, "shop-db")
-    assert (data["host"], raw["metadata"]["annotations"]) == ("db", MARKS)
+    assert (data["host"], raw["metadata"]["annotations"]) == ("db", MARKS | {PIN: "i-1"})
     assert "old" not in data
 
 
@@ -136,7 +140,7 @@ async def test_secret_of_somebody_else_is_never_overwritten(
 ) -> None:
     put("secrets", "shop-db", metadata={"annotations": annotations}, data={"mine": "eA=="})
     with pytest.raises(NotOwned, match=r'Secret "shop-db" exists'):
-        await references.publish("shop-db", CONNECTION)
+        await references.publish("shop-db", CONNECTION, "i-1")
     kept = await references.secret("shop-db")
     assert kept is not None
     assert kept.data == {"mine": b"x"}
@@ -145,9 +149,9 @@ async def test_secret_of_somebody_else_is_never_overwritten(
 async def test_label_that_a_person_put_on_our_secret_stays(
     references: References, put: Callable[..., None], control_plane: ControlPlane, namespace: str
 ) -> None:
-    await references.publish("shop-db", CONNECTION)
+    await references.publish("shop-db", CONNECTION, "i-1")
     put("secrets", "shop-db", metadata={"labels": {"team": "a"}})
-    await references.publish("shop-db", CONNECTION)
+    await references.publish("shop-db", CONNECTION, "i-1")
     _, raw = secret_in(control_plane, namespace, "shop-db")
     assert raw["metadata"]["labels"]["team"] == "a"
 

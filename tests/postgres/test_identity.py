@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from database_bootstrap.api.outcomes import Reason
+from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.status import BindingStatus, Status
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap, Drawer
@@ -98,7 +98,9 @@ async def test_foreign_data_is_not_touched_until_it_is_accepted(shop: Bootstrap)
     assert report.changes == ()
     shop.annotations["dbbootstrap.io/accept-incarnation"] = other
     report = await shop.ready()
-    assert len(report.changes) == 1
+    assert "as a person said" in report.changes[0]
+    assert report.changes[1:] == ("pin the incarnation of the database on Secret shop-db",)
+    assert (report.changes[0],) in shop.query("SELECT action FROM dbbootstrap.audit_log")
     remember(shop, report)
     assert incarnation(shop) == other
     shop.annotations.clear()
@@ -122,6 +124,63 @@ async def test_move_to_another_server_is_an_event_and_no_stop(shop: Bootstrap) -
     shop.status = shop.status.model_copy(update={"server": elsewhere})
     report = await shop.ready()
     assert len(report.changes) == 1 and "moved" in report.changes[0]
+
+
+async def test_resource_made_again_notices_what_was_lost(shop: Bootstrap) -> None:
+    lost = incarnation(shop)
+    again = reborn(shop, shop.drawer)
+    shop.as_superuser(f'DROP DATABASE "{shop.database}"')
+    shop.as_superuser(f'DROP ROLE "{shop.role}"')
+    for _ in range(2):
+        report = await again.apply()
+        assert report.trouble and report.trouble.reason is Reason.DATA_LOSS_DETECTED
+        assert f"dbbootstrap.io/acknowledge-data-loss={lost}" in report.trouble.message
+        assert report.changes == ()
+        remember(again, report)
+    again.annotations["dbbootstrap.io/acknowledge-data-loss"] = lost
+    report = await again.ready()
+    said = f"start over after the loss of incarnation {lost}, as a person said"
+    assert said in report.changes
+    assert again.query(f"SELECT count(*) FROM dbbootstrap.audit_log WHERE action = '{said}'") == [(1,)]
+
+
+async def test_pin_of_a_foreign_secret_or_of_another_database_does_not_count(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["connectionSecret"] = {"name": "pinned"}
+    theirs = {"host": "db", "port": "1", "database": bootstrap.database, "username": "u", "password": "p"}
+    bootstrap.drawer.put("pinned", theirs, incarnation="i")
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.stage is StageName.CONNECTION
+    bootstrap.drawer.put("pinned", theirs | {"database": "another"}, ours=True, incarnation="i")
+    assert "publish the connection in Secret pinned" in (await bootstrap.ready()).changes
+
+
+async def test_acknowledgement_holds_for_one_loss_though_a_crash_kept_the_status_behind(shop: Bootstrap) -> None:
+    first = incarnation(shop)
+    shop.as_superuser(f'DROP DATABASE "{shop.database}"')
+    shop.annotations["dbbootstrap.io/acknowledge-data-loss"] = first
+    await shop.ready()  # and killed before the status was written
+    second = shop.drawer.secrets["shop-db"].incarnation
+    assert (await shop.ready()).changes == ()
+    shop.as_superuser(f'DROP DATABASE "{shop.database}"')
+    report = await shop.apply()
+    assert report.trouble and report.trouble.reason is Reason.DATA_LOSS_DETECTED
+    assert f"dbbootstrap.io/acknowledge-data-loss={first},{second}" in report.trouble.message
+    shop.annotations["dbbootstrap.io/acknowledge-data-loss"] = f"{first},{second}"
+    remember(shop, await shop.ready())
+    assert (await shop.ready()).changes == ()
+
+
+async def test_database_made_anew_by_hand_is_data_loss(shop: Bootstrap) -> None:
+    shop.as_superuser(f'DROP DATABASE "{shop.database}"')
+    shop.as_superuser(f'CREATE DATABASE "{shop.database}" OWNER "{shop.role}"')
+    said = set()
+    for _ in range(2):
+        report = await shop.apply()
+        assert report.trouble and report.trouble.reason is Reason.DATA_LOSS_DETECTED
+        assert report.changes == ()
+        said.add(report.trouble.message)
+        shop.status = report.facts.over(shop.status)
+    assert len(said) == 1 and "made anew by somebody else" in said.pop()
 
 
 def reborn(shop: Bootstrap, drawer: Drawer) -> Bootstrap:

@@ -24,15 +24,19 @@ async def keep_password(kube: Kube, owner: tuple[Key, str], name: str, data: Map
     return True
 
 
-async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Connection) -> None:
-    """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
+async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Connection, pin: str | None) -> None:
+    """Write the connection Secret, and the incarnation to pin as an annotation on it.
+
+    Raise `NotOwned` where a Secret of that name is not this resource's.
+    """
     (key, _) = owner
-    data = binding.secret_data(connection)
+    wanted = _manifest(name, names.CONNECTION_SECRET_TYPE, owner, binding.secret_data(connection))
+    wanted["metadata"]["annotations"] |= {names.ANNOTATION_INCARNATION: pin} if pin else {}
     for _ in range(ATTEMPTS):
         try:
-            await kube.create(SECRETS, key.namespace, _manifest(name, names.CONNECTION_SECRET_TYPE, owner, data))
+            await kube.create(SECRETS, key.namespace, wanted)
         except client.ConflictError:
-            if await _renewed(kube, owner, name, data):
+            if await _renewed(kube, owner, wanted):
                 return
         else:
             return
@@ -49,9 +53,16 @@ def is_ours(raw: Mapping[str, Any], owner: tuple[Key, str]) -> bool:
     return annotations.get(names.ANNOTATION_UID) == uid or annotations.get(names.ANNOTATION_RESOURCE) == key.name
 
 
-async def _renewed(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
-    """Return whether the Secret that is there holds this data now; False when it went or changed meanwhile."""
+def incarnation_of(raw: Mapping[str, Any]) -> str | None:
+    """Return the incarnation that is pinned on a Secret."""
+    value = (raw["metadata"].get("annotations") or {}).get(names.ANNOTATION_INCARNATION)
+    return str(value) if value else None
+
+
+async def _renewed(kube: Kube, owner: tuple[Key, str], wanted: Mapping[str, Any]) -> bool:
+    """Return whether the Secret that is there is as wanted now; False when it went or changed meanwhile."""
     (key, _) = owner
+    name = wanted["metadata"]["name"]
     try:
         found = await kube.get(SECRETS, key.namespace, name)
         if not is_ours(found, owner):
@@ -59,23 +70,23 @@ async def _renewed(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[
                 f'The Secret "{name}" exists and is not this resource\'s: delete it, or name another one in '
                 "`connectionSecret.name`."
             )
-        await kube.send(_rewrite(owner, found, data))
+        await kube.send(_rewrite(found, wanted))
     except (client.NotFoundError, client.ConflictError):
         return False
     return True
 
 
-def _rewrite(owner: tuple[Key, str], found: Mapping[str, Any], data: Mapping[str, str]) -> Call:
+def _rewrite(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Call:
     # A merge, not an apply: the keys that the Secret was created with would stay for ever, as an apply only removes
     # what an apply has brought. The resourceVersion makes sure that it is still the Secret whose uid was read.
-    stale = dict.fromkeys(set(found.get("data") or ()) - set(data))
-    (key, _) = owner
-    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": _annotations(owner)}
-    body = {"metadata": metadata, "data": {**stale, **_encoded(data)}}
+    stale = dict.fromkeys(set(found.get("data") or ()) - set(wanted["data"]))
+    annotations = {names.ANNOTATION_INCARNATION: None, **wanted["metadata"]["annotations"]}
+    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": annotations}
+    body = {"metadata": metadata, "data": {**stale, **wanted["data"]}}
     return Call(
         verb="patch",
         kind=SECRETS,
-        namespace=key.namespace,
+        namespace=found["metadata"]["namespace"],
         name=found["metadata"]["name"],
         query={"fieldManager": names.FIELD_MANAGER},
         body=body,

@@ -34,7 +34,9 @@ class References:
             return None
         data = raw.get("data") or {}
         return KeptSecret(
-            data={key: base64.b64decode(value) for key, value in data.items()}, ours=binding.is_ours(raw, self._owner)
+            data={key: base64.b64decode(value) for key, value in data.items()},
+            ours=binding.is_ours(raw, self._owner),
+            incarnation=binding.incarnation_of(raw),
         )
 
     async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
@@ -46,6 +48,6 @@ class References:
         data = {"username": username, "password": password}
         return await binding.keep_password(self._kube, self._owner, name, data)
 
-    async def publish(self, name: str, connection: Connection) -> None:
-        """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
-        await binding.publish(self._kube, self._owner, name, connection)
+    async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
+        """Write the connection Secret with the pin; raise `NotOwned` where one of that name is somebody else's."""
+        await binding.publish(self._kube, self._owner, name, connection, incarnation)

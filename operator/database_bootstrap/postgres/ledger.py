@@ -1,11 +1,13 @@
 """The ledger: schema `dbbootstrap` in the target database, owned by the administrator, rows immutable."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg import sql
 
 from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ownership import Owner
 
 SCHEMA = "dbbootstrap"
 TABLES = ("identity", "migration", "seed", "audit_log")
@@ -72,6 +74,11 @@ class Identity:
     name: str
     uid: str
 
+    @property
+    def owner(self) -> str:
+        """Whose it is, as the audit log names it."""
+        return str(Owner(cluster=self.cluster, namespace=self.namespace, name=self.name, uid=self.uid))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationRow:
@@ -88,8 +95,11 @@ class MigrationRow:
     error: str | None = None
 
 
-async def make(connection: Connection, identity: Identity, role: str) -> None:
-    """Make schema, tables, grants and the identity row in one transaction, as the administrator."""
+async def make(connection: Connection, identity: Identity, role: str, entries: Sequence[tuple[str, str]] = ()) -> None:
+    """Make schema, tables, grants, the identity row and the first audit entries in one transaction.
+
+    As the administrator. What led to this incarnation, as a person's word, is in the log from the first moment.
+    """
     row = sql.SQL(
         "INSERT INTO dbbootstrap.identity"
         " (incarnation, cluster, namespace, name, uid, system_identifier, database_oid)"
@@ -104,8 +114,15 @@ async def make(connection: Connection, identity: Identity, role: str) -> None:
         await system_identifier(connection),
     )
     # The statements of one message are one transaction.
-    everything = sql.SQL(";").join([sql.SQL("CREATE SCHEMA dbbootstrap"), sql.SQL(DDL), _grants(role), row])
+    history = [_audit_entry(identity, stage, action) for stage, action in entries]
+    everything = sql.SQL(";").join([sql.SQL("CREATE SCHEMA dbbootstrap"), sql.SQL(DDL), _grants(role), row, *history])
     await connection.execute(everything.as_bytes(connection))
+
+
+def _audit_entry(identity: Identity, stage: str, action: str) -> sql.Composed:
+    return sql.SQL("INSERT INTO dbbootstrap.audit_log (stage, action, actor) VALUES ({}, {}, {})").format(
+        stage, action, identity.owner
+    )
 
 
 async def system_identifier(connection: Connection) -> str | None:

@@ -8,20 +8,33 @@ from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
 
-async def observe(visit: Visit) -> bool:
-    """Return whether the Secret says what it should; while planning for a role without a password it cannot."""
-    if await visit.credentials.role() is None or not await visit.credentials.is_published():
-        return False
-    visit.facts.binding = visit.credentials.connection_secret
-    return True
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the Secret says."""
+
+    is_published: bool
+    """All that it should; while planning for a role without a password it cannot."""
+    is_pinned: bool
+    """The incarnation of the database that is there."""
 
 
-def compare(visit: Visit, is_published: bool) -> Sequence[Action]:
+async def observe(visit: Visit) -> Found:
+    """Compare the Secret with what it should say."""
+    is_published = await visit.credentials.role() is not None and await visit.credentials.is_published()
+    if is_published:
+        visit.facts.binding = visit.credentials.connection_secret
+    return Found(is_published=is_published, is_pinned=await visit.credentials.is_pinned(visit.incarnation))
+
+
+def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return the writing of the Secret where it is absent or says something else."""
-    return () if is_published else (Publish(name=visit.credentials.connection_secret),)
+    name = visit.credentials.connection_secret
+    if found.is_published and found.is_pinned:
+        return ()
+    return (Pin(name=name),) if found.is_published else (Publish(name=name),)
 
 
-def conclude(visit: Visit, is_published: bool) -> Conclusion:
+def conclude(visit: Visit, found: Found) -> Conclusion:
     """Say where the application finds its connection."""
     return Conclusion(
         reason=Reason.CONNECTION_PUBLISHED, message=f"Secret {visit.credentials.connection_secret} has the connection"
@@ -38,7 +51,20 @@ class Publish:
         return f"publish the connection in Secret {self.name}"
 
     async def run(self, visit: Visit) -> None:
-        await visit.credentials.publish()
+        await visit.credentials.publish(visit.incarnation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Note the incarnation on the Secret, which outlives the resource: if it is gone one day, somebody will know."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"pin the incarnation of the database on Secret {self.name}"
+
+    async def run(self, visit: Visit) -> None:
+        await visit.credentials.publish(visit.incarnation)
 
 
 STAGE = Stage(name=StageName.CONNECTION, observe=observe, compare=compare, conclude=conclude)

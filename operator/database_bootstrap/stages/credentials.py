@@ -178,6 +178,13 @@ class Credentials:
         secret = await self._secret(self.connection_secret)
         return connection_of(secret.data) if secret and secret.ours else None
 
+    async def pinned(self) -> str | None:
+        """Return the incarnation that the connection Secret remembers, where it is about this very database."""
+        known, secret = await self.published(), await self._secret(self.connection_secret)
+        # A resource of the same name that wants another database leaves the Secret of the one before it behind.
+        is_about_it = known is not None and known.database == self._spec.database.name
+        return secret.incarnation if secret and is_about_it else None
+
     async def keep_password(self, password: str) -> None:
         """Keep a password in the Secret for it, before anybody sets it on the server; one that is kept already wins."""
         made = await self._surroundings.keep_password(self.password_secret, self._spec.role.name, password)
@@ -192,12 +199,17 @@ class Credentials:
         wanted = {key: value.encode() for key, value in secret_data(await self.wanted_connection()).items()}
         return secret is not None and secret.ours and dict(secret.data) == wanted
 
-    async def publish(self) -> None:
-        """Write the connection Secret; raise `NotOwned` where it is somebody else's."""
+    async def is_pinned(self, incarnation: str | None) -> bool:
+        """Whether the connection Secret remembers this incarnation."""
+        secret = await self._secret(self.connection_secret)
+        return secret is not None and (secret.imagined or secret.incarnation == incarnation)
+
+    async def publish(self, incarnation: str | None) -> None:
+        """Write the connection Secret with the incarnation on it; raise `NotOwned` where it is somebody else's."""
         wanted = await self.wanted_connection()
-        await self._surroundings.publish(self.connection_secret, wanted)
+        await self._surroundings.publish(self.connection_secret, wanted, incarnation)
         data = {key: value.encode() for key, value in secret_data(wanted).items()}
-        self._read[self.connection_secret] = KeptSecret(data=data, ours=True)
+        self._read[self.connection_secret] = KeptSecret(data=data, ours=True, incarnation=incarnation)
 
     async def wanted_connection(self) -> Connection:
         """Return what the application is to be told."""

@@ -36,6 +36,9 @@ async def observe(visit: Visit) -> Found:
         return Found(database=database)
     inside = await catalogue.look_inside(visit.sessions.as_role or await visit.sessions.owner())
     visit.incarnation = inside.incarnation
+    if identity.trouble(visit.subject, visit.pin, database, inside):
+        # The status keeps what was known of the data that is looked for: that explains what became of it.
+        return Found(database=database, inside=inside)
     visit.facts.server = inside.server.model_copy(update=await _address(visit))
     visit.facts.database = status.DatabaseStatus(
         name=name,
@@ -76,10 +79,15 @@ def _was_intended(visit: Visit, database: Database) -> bool:
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the database as wanted; raise for another's, and for what only a new one could satisfy."""
     name = visit.spec.database.name
-    if found.database is None or _is_takeable(visit, found.database):
+    if found.database is None or found.inside is not None or _is_takeable(visit, found.database):
         identity.check(visit.subject, visit.pin, found.database, found.inside)
     if found.database is None:
-        return (actions.CreateDatabase(name=name), actions.MarkDatabase(name=name), *_compare_contents(visit, Inside()))
+        return (
+            *_compare_identity(visit, None, Inside()),
+            actions.CreateDatabase(name=name),
+            actions.MarkDatabase(name=name),
+            *_compare_contents(visit, Inside()),
+        )
     _check_ownership(visit, found.database)
     _check_creation_settings(visit.spec.database, found.database)
     return tuple(_compare_present(visit, found.database, found.inside or Inside()))
@@ -136,13 +144,17 @@ def _compare_present(visit: Visit, database: Database, inside: Inside) -> Iterat
         yield actions.MarkDatabase(name=database.name, comment=database.comment, is_new=is_new)
     elif not is_ours(visit, database.mark):
         yield actions.TakeDatabase(name=database.name, comment=database.comment)
-    for note in identity.notes(visit.subject, visit.pin, database, inside):
-        if not (note in visit.noted or visit.ledger_is_new):
-            yield actions.Note(text=note)
+    yield from _compare_identity(visit, database, inside)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:
         yield actions.LimitConnections(name=database.name, limit=limit)
     yield from _compare_contents(visit, inside)
+
+
+def _compare_identity(visit: Visit, database: Database | None, inside: Inside) -> Iterator[Action]:
+    for note in identity.notes(visit.subject, visit.pin, database, inside):
+        if not (note in visit.noted or visit.ledger_is_new):
+            yield actions.Note(text=note)
 
 
 def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:

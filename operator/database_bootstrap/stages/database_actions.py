@@ -219,7 +219,8 @@ class MakeLedger:
             incarnation=incarnation, cluster=owner.cluster, namespace=owner.namespace, name=owner.name, uid=owner.uid
         )
         try:
-            await ledger.make(await visit.sessions.administrator(spec.database.name), identity, spec.role.name)
+            connection = await visit.sessions.administrator(spec.database.name)
+            await ledger.make(connection, identity, spec.role.name, visit.unaudited)
         except psycopg.errors.DuplicateSchema:
             raise errors.NotOwned(
                 'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
@@ -227,6 +228,7 @@ class MakeLedger:
             ) from None
         except psycopg.Error as error:
             raise error_of(error, str(self)) from None
+        visit.unaudited.clear()
         visit.incarnation = str(incarnation)
         visit.ledger_is_new = True
 

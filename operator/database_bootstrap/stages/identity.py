@@ -13,99 +13,137 @@ from database_bootstrap.stages.subject import Subject
 class Pin:
     """What a complete success left behind: the incarnation, and what explains later why it is another."""
 
-    incarnation: str
+    incarnations: tuple[str, ...]
+    """One; two where a crash, or a person, let the connection Secret and the status disagree. Either is this resource's
+    data, and for a loss to be known each must be named."""
     system_identifier: str | None = None
     oid: int | None = None
     ledger_seq: int | None = None
 
+    @property
+    def name(self) -> str:
+        """What annotations and messages call it."""
+        return ",".join(self.incarnations)
+
 
 def pin_of(subject: Subject, published: str | None) -> Pin | None:
-    """Return what the status has pinned, or else the connection Secret, which outlives the resource."""
+    """Return what the status has pinned, and the connection Secret, which outlives the resource."""
     database, server = subject.status.database, subject.status.server
-    if database is not None and database.incarnation is not None:
-        return Pin(
-            incarnation=database.incarnation,
-            system_identifier=server.system_identifier if server else None,
-            oid=database.oid,
-            ledger_seq=database.ledger_seq,
-        )
-    return Pin(incarnation=published) if published else None
+    known = database.incarnation if database else None
+    incarnations = tuple(dict.fromkeys(one for one in (known, published) if one))
+    if not incarnations:
+        return None
+    if database is None or known is None:
+        return Pin(incarnations=incarnations)
+    return Pin(
+        incarnations=incarnations,
+        system_identifier=server.system_identifier if server else None,
+        oid=database.oid,
+        ledger_seq=database.ledger_seq,
+    )
 
 
 def is_acknowledged(subject: Subject, pin: Pin) -> bool:
-    """Whether a person has said that the loss of this very incarnation is known."""
-    return subject.annotations.get(names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS) == pin.incarnation
+    """Whether a person has said that the loss of this very incarnation is known.
+
+    One that was acknowledged before, and whose annotation was left behind, says nothing of the one that came after it.
+    """
+    said = subject.annotations.get(names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS, "")
+    return set(pin.incarnations) <= {one.strip() for one in said.split(",")}
 
 
 def pinned(subject: Subject, pin: Pin | None, inside: Inside) -> str | None:
     """Return what stays pinned until the next complete success; what a person has accepted counts at once."""
     if pin is None:
         return None
-    accepted = subject.annotations.get(names.ANNOTATION_ACCEPT_INCARNATION)
-    return accepted if accepted is not None and accepted == inside.incarnation else pin.incarnation
+    is_known = inside.incarnation in pin.incarnations or _is_accepted(subject, inside)
+    return inside.incarnation if is_known else pin.incarnations[0]
 
 
 def check(subject: Subject, pin: Pin | None, database: Database | None, inside: Inside | None) -> None:
     """Raise `DataLossDetected`, `ForeignDatabase` or `NotOwned` where the data is not what was set up here."""
+    if error := trouble(subject, pin, database, inside):
+        raise error
+
+
+def trouble(
+    subject: Subject, pin: Pin | None, database: Database | None, inside: Inside | None
+) -> errors.BootstrapError | None:
+    """Return why nothing must be done here, or None where the data is what was set up here, or new."""
     found = inside.incarnation if inside else None
     if pin is None:
-        if inside and found and not _is_of(subject, inside):
-            raise errors.NotOwned(
-                f"The ledger in the database belongs to {inside.namespace}/{inside.name} (cluster {inside.cluster}), "
-                "as after restoring its dump here; nothing was touched"
-            )
-        return
+        return foreign_ledger(inside) if inside and found and not is_of(subject, inside) else None
     if found is None:
-        if not is_acknowledged(subject, pin):
-            raise errors.DataLossDetected(_loss(pin, database, inside))
-    elif found != pin.incarnation and not _is_accepted(subject, pin, inside):
-        raise errors.ForeignDatabase(
-            f"The database is incarnation {found}, and not {pin.incarnation} that was set up here: another's data, as "
-            "after refreshing it from a dump. Nothing was touched; to go on with it, annotate the resource with "
-            f"{names.ANNOTATION_ACCEPT_INCARNATION}={found}"
-        )
+        return None if is_acknowledged(subject, pin) else errors.DataLossDetected(_loss(pin, database, inside))
+    if found in pin.incarnations or (inside and _is_expected(subject, pin, inside)):
+        return None
+    return errors.ForeignDatabase(
+        f"The database is incarnation {found}, and not {pin.name} that was set up here: another's data, as after "
+        "refreshing it from a dump. Nothing was touched; to go on with it, annotate the resource with "
+        f"{names.ANNOTATION_ACCEPT_INCARNATION}={found}"
+    )
+
+
+def foreign_ledger(inside: Inside) -> errors.NotOwned:
+    """Return the error for a database that another resource has set up."""
+    return errors.NotOwned(
+        f"The ledger in the database belongs to {inside.namespace}/{inside.name} (cluster {inside.cluster}), as after "
+        "restoring its dump here; nothing was touched. If that resource is gone for good, annotate this one with "
+        f"{names.ANNOTATION_TAKE_OVER}={inside.uid}"
+    )
 
 
 def lost(pin: Pin, where: str) -> errors.DataLossDetected:
     """Return the error for data that is nowhere to be found."""
     return errors.DataLossDetected(
-        f"{where}, and incarnation {pin.incarnation} of the database had been set up. Nothing was made anew; bring the "
+        f"{where}, and incarnation {pin.name} of the database had been set up. Nothing was made anew; bring the "
         "data back, or, if it is lost for good, start over by annotating the resource with "
-        f"{names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS}={pin.incarnation}"
+        f"{names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS}={pin.name}"
     )
 
 
-def notes(subject: Subject, pin: Pin | None, database: Database, inside: Inside) -> Iterator[str]:
-    """Yield what is worth an event, and no reason to stop: a move, a restore, a person's word that counted."""
-    if pin is None or inside.incarnation is None:
+def notes(subject: Subject, pin: Pin | None, database: Database | None, inside: Inside) -> Iterator[str]:
+    """Yield what is worth an event, and no reason to stop: a move, a restore, a person's word that counts."""
+    if pin is None:
         return
-    if inside.incarnation != pin.incarnation:
-        if subject.annotations.get(names.ANNOTATION_ACCEPT_INCARNATION) == inside.incarnation:
-            yield f"go on with incarnation {inside.incarnation} in place of {pin.incarnation}, as a person said"
-        return
+    if inside.incarnation is None:
+        yield f"start over after the loss of incarnation {pin.name}, as a person said"
+    elif inside.incarnation not in pin.incarnations:
+        if _is_accepted(subject, inside):
+            yield f"go on with incarnation {inside.incarnation} in place of {pin.name}, as a person said"
+    elif inside.incarnation == pin.incarnations[0]:
+        yield from _journeys(pin, database, inside)
+
+
+def _journeys(pin: Pin, database: Database | None, inside: Inside) -> Iterator[str]:
     system = inside.server.system_identifier
     if pin.system_identifier and system and pin.system_identifier != system:
         yield f"note that the database has moved to server {system} (upgrade, restore or move); its data came along"
-    elif pin.oid and pin.oid != database.oid:
+    elif pin.oid and database and pin.oid != database.oid:
         yield "note that the database was made anew from its own dump; its data came along"
     if pin.ledger_seq and inside.ledger_seq is not None and inside.ledger_seq < pin.ledger_seq:
-        yield "note that the database was restored to an earlier point; pending migrations run again, the seed does not"
+        yield (
+            f"note that the database was restored to an earlier point (its ledger had come to {pin.ledger_seq}); "
+            "migrations that are pending again run again, a seed that is in does not"
+        )
 
 
-def _is_of(subject: Subject, inside: Inside) -> bool:
+def is_of(subject: Subject, inside: Inside) -> bool:
+    """Whether the ledger names this resource, or one whose things are this one's by a person's word."""
     owner = subject.owner
     if subject.annotations.get(names.ANNOTATION_TAKE_OVER) == inside.uid:
         return True
     return (inside.cluster, inside.namespace, inside.name) == (owner.cluster, owner.namespace, owner.name)
 
 
-def _is_accepted(subject: Subject, pin: Pin, inside: Inside | None) -> bool:
-    if inside is None:
-        return False
-    if subject.annotations.get(names.ANNOTATION_ACCEPT_INCARNATION) == inside.incarnation:
-        return True
-    # A new beginning after an acknowledged loss, which has not come to its first complete success yet.
-    return is_acknowledged(subject, pin) and _is_of(subject, inside)
+def _is_accepted(subject: Subject, inside: Inside) -> bool:
+    accepted = subject.annotations.get(names.ANNOTATION_ACCEPT_INCARNATION)
+    return accepted is not None and accepted == inside.incarnation
+
+
+def _is_expected(subject: Subject, pin: Pin, inside: Inside) -> bool:
+    # Or a new beginning after an acknowledged loss, which has not come to its first complete success yet.
+    return _is_accepted(subject, inside) or (is_acknowledged(subject, pin) and is_of(subject, inside))
 
 
 def _loss(pin: Pin, database: Database | None, inside: Inside | None) -> str:

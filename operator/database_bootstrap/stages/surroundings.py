@@ -15,6 +15,10 @@ class KeptSecret:
     data: Mapping[str, bytes] = field(repr=False)
     ours: bool
     """It carries this resource's uid."""
+    incarnation: str | None = None
+    """Of the database, pinned on the connection Secret with the last complete success."""
+    imagined: bool = False
+    """Nothing is kept, and so nothing can be missing: it is what there would be."""
 
 
 class Surroundings(Protocol):
@@ -42,6 +46,9 @@ class Surroundings(Protocol):
         """Make the Secret of a generated password; return False where one of that name exists, and leave it alone."""
         ...
 
-    async def publish(self, name: str, connection: Connection) -> None:
-        """Write the connection Secret; raise `NotOwned` where a Secret of that name is not this resource's."""
+    async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
+        """Write the connection Secret, and pin the incarnation of the database on it.
+
+        Raise `NotOwned` where a Secret of that name is not this resource's.
+        """
         ...

@@ -82,8 +82,9 @@ class Visit:
     """It was made by this visit."""
     has_changed: bool = False
     """Something was done in this visit."""
+    unaudited: list[tuple[str, str]] = field(default_factory=list)
+    """Stage and change: what was done, and is not in the audit log yet."""
     _changes: list[str] = field(default_factory=list)
-    _audit: list[tuple[str, str]] = field(default_factory=list)
     _told: bool = False
 
     @property
@@ -105,7 +106,7 @@ class Visit:
         self._changes.append(change)
         self.has_changed = True
         if not audited:
-            self._audit.append((stage.value, change))
+            self.unaudited.append((stage.value, change))
 
     def count_changes(self) -> int:
         """Return how many changes the running stage has made."""
@@ -118,14 +119,14 @@ class Visit:
 
     async def write_audit(self) -> None:
         """Write what was changed into the audit log; before there is a ledger the entries wait for it."""
-        if not (self._audit and self.ledger_exists):
+        if not (self.unaudited and self.ledger_exists):
             return
         connection = await self.sessions.owner()
         try:
-            await ledger.record_audit(connection, str(self.subject.owner), self._audit)
+            await ledger.record_audit(connection, str(self.subject.owner), self.unaudited)
         except psycopg.Error as error:
             raise error_of(error, "write the audit log") from None
-        self._audit.clear()
+        self.unaudited.clear()
 
     async def tell_progress(self) -> None:
         """Show that a slow stage has begun; once a visit, and not while planning."""

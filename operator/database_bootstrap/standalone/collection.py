@@ -67,6 +67,8 @@ class SecretData:
     data: Mapping[str, bytes] = field(repr=False)
     uid: str | None = None
     """Of the resource that made it, where one of ours did."""
+    incarnation: str | None = None
+    """Pinned on a connection Secret."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,8 +128,11 @@ def secret_data(document: Document) -> SecretData:
     plain = _strings(document, "stringData")
     data = {key: _decoded(document, "data", key, value) for key, value in encoded.items()}
     annotations = _mapping(document, document.manifest["metadata"].get("annotations"), "metadata.annotations")
-    uid = annotations.get(names.ANNOTATION_UID)
-    return SecretData(data=data | {key: value.encode() for key, value in plain.items()}, uid=uid)
+    return SecretData(
+        data=data | {key: value.encode() for key, value in plain.items()},
+        uid=annotations.get(names.ANNOTATION_UID),
+        incarnation=annotations.get(names.ANNOTATION_INCARNATION),
+    )
 
 
 def _put(into: dict[Key, Kept], document: Document, make: Callable[[Document], Kept]) -> None:

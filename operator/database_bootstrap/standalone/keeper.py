@@ -62,9 +62,11 @@ class Keeper:
                 return False
         return True
 
-    def put_secret(self, owner: Owner, name: str, kind: str, data: Mapping[str, str]) -> None:
-        """Keep a Secret, in place of one of that name."""
-        self._put(_secret_file(owner.namespace, name), _secret(owner, name, kind, data))
+    def put_connection(self, owner: Owner, name: str, data: Mapping[str, str], incarnation: str | None) -> None:
+        """Keep the Secret for applications with the pin on it, in place of one of that name."""
+        manifest = _secret(owner, name, names.CONNECTION_SECRET_TYPE, data)
+        manifest["metadata"]["annotations"] |= {names.ANNOTATION_INCARNATION: incarnation} if incarnation else {}
+        self._put(_secret_file(owner.namespace, name), manifest)
 
     def resource(self, owner: Owner) -> Mapping[str, Any] | None:
         """Return the resource as it was last applied, with its status, or None."""

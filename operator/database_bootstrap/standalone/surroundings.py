@@ -39,9 +39,11 @@ class FileSurroundings:
     async def secret(self, name: str) -> KeptSecret | None:
         """Return the Secret: from the documents, else as it was kept."""
         found = self._find(name)
-        if found is None and self.keeper is None and name == self.resource.connection_secret:
-            found = await self._as_it_would_be()
-        return KeptSecret(data=found.data, ours=found.uid == self.owner.uid) if found else None
+        if found:
+            return KeptSecret(data=found.data, ours=found.uid == self.owner.uid, incarnation=found.incarnation)
+        if self.keeper is None and name == self.resource.connection_secret:
+            return await self._as_it_would_be()
+        return None
 
     async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
         """Return the merged files of these ConfigMaps."""
@@ -60,23 +62,23 @@ class FileSurroundings:
         with _refusals():
             return self.keeper.add_secret(self.owner, name, names.PASSWORD_SECRET_TYPE, data)
 
-    async def publish(self, name: str, connection: Connection) -> None:
+    async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
         """Keep the connection Secret; the same one is not written twice."""
         data = binding.secret_data(connection)
         found = self._find(name)
         if found and found.uid != self.owner.uid:
             raise NotOwned(f"Secret {name} is not this resource's; connectionSecret.name can name another one")
-        if self.keeper and (not found or found.data != _encoded(data)):
+        if self.keeper and (not found or (found.data, found.incarnation) != (_encoded(data), incarnation)):
             with _refusals():
-                self.keeper.put_secret(self.owner, name, names.CONNECTION_SECRET_TYPE, data)
+                self.keeper.put_connection(self.owner, name, data, incarnation)
 
-    async def _as_it_would_be(self) -> SecretData | None:
+    async def _as_it_would_be(self) -> KeptSecret | None:
         """Return the connection Secret as it would be kept: where nothing is, each visit would otherwise write it."""
         read = (self.resource.spec.server.admin_secret_ref, self.resource.spec.role.password_secret_ref)
         if not all(reference and self._find(reference.name) for reference in read):
             return None
         connection = await Credentials(self.resource.subject(Status()), self).wanted_connection()
-        return SecretData(data=_encoded(binding.secret_data(connection)), uid=self.owner.uid)
+        return KeptSecret(data=_encoded(binding.secret_data(connection)), ours=True, imagined=True)
 
     def _find(self, name: str) -> SecretData | None:
         key = (self.owner.namespace, name)

@@ -39,7 +39,7 @@ def test_folder_and_files_are_private_and_out_of_git(keeper: Keeper) -> None:
     previous = os.umask(0)
     try:
         keeper.add_secret(OWNER, "smart-role", "Opaque", HOSTILE)
-        keeper.put_secret(OWNER, "smart-db", "Opaque", HOSTILE)
+        keeper.put_connection(OWNER, "smart-db", HOSTILE, "i")
         keeper.put_resource(OWNER, {"metadata": {"name": "smart", "namespace": "shop"}})
     finally:
         os.umask(previous)
@@ -94,7 +94,7 @@ def test_folder_is_tried_before_anything_is_to_be_kept(tmp_path: Path, keeper: K
     ],
 )
 def test_what_others_could_have_changed_or_read_is_refused(keeper: Keeper, name: str, mode: int, expected: str) -> None:
-    keeper.put_secret(OWNER, "smart-role", "Opaque", HOSTILE)
+    keeper.put_connection(OWNER, "smart-role", HOSTILE, None)
     keeper.put_resource(OWNER, {"metadata": {"name": "smart", "namespace": "shop"}})
     path = keeper.folder / name
     path.chmod(mode)
@@ -104,7 +104,7 @@ def test_what_others_could_have_changed_or_read_is_refused(keeper: Keeper, name:
 
 
 def test_what_others_can_only_look_at_is_taken(keeper: Keeper) -> None:
-    keeper.put_secret(OWNER, "smart-role", "Opaque", HOSTILE)
+    keeper.put_connection(OWNER, "smart-role", HOSTILE, None)
     keeper.put_resource(OWNER, {"metadata": {"name": "smart", "namespace": "shop"}})
     keeper.folder.chmod(0o755)
     (keeper.folder / "shop.smart.status.yaml").chmod(0o644)
