@@ -19,6 +19,7 @@ from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_m
 from database_bootstrap.errors import NotOwned, ReferenceNotFound
 from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.reconcile import Engine
+from database_bootstrap.stages.deletion import Ending
 from database_bootstrap.stages.subject import Facts, Report, Subject
 from database_bootstrap.stages.surroundings import KeptSecret
 from localservers import Credentials, PostgresServer
@@ -57,6 +58,14 @@ class Drawer:
             raise NotOwned(f"Secret {name} is somebody else's")
         self.put(name, secret_data(connection), ours=True, incarnation=incarnation)
         self.writes.append(name)
+
+    async def delete_secret(self, name: str) -> bool | None:
+        if name not in self.secrets:
+            return None
+        if not self.secrets[name].ours:
+            return False
+        del self.secrets[name]
+        return True
 
     def put(self, name: str, data: Mapping[str, str], *, ours: bool = False, incarnation: str | None = None) -> None:
         encoded = {key: value.encode() for key, value in data.items()}
@@ -97,6 +106,13 @@ class Bootstrap:
 
     async def plan(self) -> Report:
         return await self.engine.plan(self.subject, self.drawer)
+
+    async def delete(self) -> Ending:
+        return await self.engine.delete(self.subject, self.drawer)
+
+    def remember(self, report: Report) -> None:
+        """Keep in the status what the controller would keep."""
+        self.status = report.facts.over(self.status)
 
     async def ready(self) -> Report:
         """Apply, and insist that it succeeds."""

@@ -27,8 +27,9 @@ from database_bootstrap.kube import access
 from database_bootstrap.kube.client import Kube
 from database_bootstrap.kube.recorder import Recorder
 from database_bootstrap.settings import Settings
+from database_bootstrap.stages.deletion import Drop, Ending
 from database_bootstrap.stages.subject import Facts, Progress, Report, Subject
-from database_bootstrap.stages.surroundings import Surroundings
+from database_bootstrap.stages.surroundings import Belongings, Surroundings
 from localservers import ControlPlane, processes
 from localservers.processes import Order, Server
 
@@ -39,6 +40,7 @@ BOOTSTRAPS = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/{names.PLURAL
 READY_SECONDS = 30.0
 
 Play = Callable[[Subject, Surroundings, Progress], Awaitable[Report]]
+PlayDeletion = Callable[[Subject, Belongings], Awaitable[Ending]]
 
 
 class Operator:
@@ -148,6 +150,9 @@ class Rehearsal:
     visits: list[Subject] = field(default_factory=list)
     play: Play | None = None
     """What a visit does; by default it finds everything done."""
+    deletions: list[Subject] = field(default_factory=list)
+    play_deletion: PlayDeletion | None = None
+    """What a deletion does; by default it drops a database."""
 
     async def start(self) -> None: ...
 
@@ -156,6 +161,12 @@ class Rehearsal:
     async def reconcile(self, subject: Subject, surroundings: Surroundings, progress: Progress) -> Report:
         self.visits.append(subject)
         return await self.play(subject, surroundings, progress) if self.play else all_done()
+
+    async def delete(self, subject: Subject, belongings: Belongings) -> Ending:
+        self.deletions.append(subject)
+        if self.play_deletion:
+            return await self.play_deletion(subject, belongings)
+        return Ending(drops=(Drop(stage=StageName.DATABASE, text='drop database "d"'),))
 
 
 @dataclass

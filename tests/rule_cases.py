@@ -290,6 +290,7 @@ MORE_GOOD: tuple[Changes, ...] = (
     {"spec.migrations": GONE, "spec.seed": GONE, "spec.schemas": GONE, "spec.extensions": GONE},
     {"spec.migrations": None, "spec.seed": None, "spec.suspend": None, "spec.database.locale": None},
     {"spec.migrations.tool": "Alembic", "spec.seed.policy": "Once", "spec.intervalSeconds": 86_400},
+    {"spec.deletionPolicy": "Delete"},
     {"spec.migrations.statementTimeoutSeconds": 0, "spec.migrations.lockTimeoutSeconds": 600},
 )
 MORE_BAD: dict[str, Changes] = {
@@ -301,6 +302,7 @@ MORE_BAD: dict[str, Changes] = {
     "unknown field within": {"spec.role.superuser": True},
     "unknown tool": {"spec.migrations.tool": "prisma"},
     "unknown policy": {"spec.seed.policy": "Always"},
+    "unknown deletion policy": {"spec.deletionPolicy": "Orphan"},
     "unknown provider": {"spec.database.locale.provider": "libc"},
     "another template": {"spec.database.template": "postgres"},
     "64 characters": {"spec.role.name": "x" * 64},

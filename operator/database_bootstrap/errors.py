@@ -18,6 +18,7 @@ BootstrapError
     ├── AccessDenied            the administrator lacks a right (42501)
     ├── NotOwned                exists, and is not this resource's
     ├── RoleTooPowerful         the role has an attribute that an application must not have
+    ├── RoleOwnsObjects         the role cannot be dropped: something beside its database depends on it
     ├── RoleLoginRefused        the role's own password does not log in, and must not be set
     ├── PasswordLost            the generated password is nowhere to be found
     ├── DataLossDetected        the data that was set up is gone; nothing is made anew until a person says so
@@ -118,6 +119,10 @@ class NotOwned(Stalled):
 
 class RoleTooPowerful(Stalled):
     """The role has an attribute that an application's role must not have."""
+
+
+class RoleOwnsObjects(Stalled):
+    """The role cannot be dropped, as something that is not its database's depends on it."""
 
 
 class RoleLoginRefused(Stalled):

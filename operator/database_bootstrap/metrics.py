@@ -80,6 +80,12 @@ CHANGES = Counter(
     ("stage",),
     registry=REGISTRY,
 )
+DROPS = Counter(
+    "dbbootstrap_drops_total",
+    "What was dropped with resources that were deleted under deletionPolicy Delete: database, role or connection.",
+    ("what",),
+    registry=REGISTRY,
+)
 PENDING_MIGRATIONS = Gauge(
     "dbbootstrap_pending_migrations",
     "Migrations that a resource brings and its database does not have.",

@@ -1,18 +1,21 @@
 """The line: one public function, which knows no Kubernetes."""
 
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
+from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.postgres.session import Budget
-from database_bootstrap.stages import connection, database, extensions, identity, migrations, role, seed
+from database_bootstrap.stages import connection, database, deletion, extensions, identity, migrations, role, seed
 from database_bootstrap.stages.credentials import Credentials
+from database_bootstrap.stages.deletion import Departure, Ending
 from database_bootstrap.stages.sessions import Sessions
 from database_bootstrap.stages.stage import Stage
 from database_bootstrap.stages.subject import Progress, Report, Subject
-from database_bootstrap.stages.surroundings import Surroundings
+from database_bootstrap.stages.surroundings import Belongings, Surroundings
 from database_bootstrap.stages.visit import Sources, Visit
 from database_bootstrap.tools.alembic import Alembic
 from database_bootstrap.tools.prisma import Prisma
@@ -63,6 +66,30 @@ class Engine:
         """Return what `reconcile` would do, as changes of its outcomes; nothing is written anywhere."""
         return await self._visit(subject, surroundings, _nobody, planning=True)
 
+    async def delete(self, subject: Subject, belongings: Belongings) -> Ending:
+        """Drop what this very resource has made, and say what went and what stays; never raises but for cancellation.
+
+        The caller knows that the resource is being deleted, that it asks for this, and that nobody deletes more.
+        """
+        credentials = Credentials(subject, belongings)
+        departure = Departure(
+            subject=subject,
+            belongings=belongings,
+            credentials=credentials,
+            sessions=Sessions(credentials.administrator, credentials.role, {}),
+        )
+        error = await _error_of(self._see_off(departure), subject.owner)
+        return Ending(drops=tuple(departure.drops), kept=tuple(departure.kept), error=error)
+
+    async def _see_off(self, departure: Departure) -> None:
+        endpoint = (await departure.credentials.administrator()).endpoint
+        budget = self._budgets.setdefault((endpoint.host, endpoint.port), Budget(self._max_connections))
+        async with budget.reserve(1):
+            try:
+                await deletion.run(departure)
+            finally:
+                await departure.sessions.close()
+
     async def _visit(
         self, subject: Subject, surroundings: Surroundings, progress: Progress, *, planning: bool
     ) -> Report:
@@ -79,13 +106,9 @@ class Engine:
             progress=progress,
             planning=planning,
         )
-        try:
-            await self._run_stages(visit)
-        except errors.BootstrapError as error:
+        error = await _error_of(self._run_stages(visit), subject.owner)
+        if error is not None:
             visit.outcomes.append(_trouble(visit, error))
-        except Exception as error:  # noqa: BLE001 the only one: whatever a visit dies of, the next ones go on
-            _log.exception("Visit of %s ended by a defect", subject.owner)
-            visit.outcomes.append(_trouble(visit, _defect(error)))
         return Report(outcomes=(*visit.outcomes, *_blocked(visit)), facts=visit.facts)
 
     async def _run_stages(self, visit: Visit) -> None:
@@ -106,6 +129,18 @@ class Engine:
 def _connections(subject: Subject) -> int:
     wanted = subject.spec.migrations
     return 3 if wanted and wanted.tool is ToolName.ALEMBIC else 2
+
+
+async def _error_of(work: Awaitable[None], owner: Owner) -> errors.BootstrapError | None:
+    """Return what kept a visit from its end; None where it got there."""
+    try:
+        await work
+    except errors.BootstrapError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 the only one: whatever a visit dies of, the next ones go on
+        _log.exception("Visit of %s ended by a defect", owner)
+        return _defect(error)
+    return None
 
 
 def _defect(error: Exception) -> errors.BootstrapError:

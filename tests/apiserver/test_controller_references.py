@@ -265,3 +265,30 @@ async def test_refusal_of_a_secret_does_not_repeat_what_is_in_it(references: Ref
     with pytest.raises(Exception, match="Invalid") as caught:
         await references.keep_password("Not A Name", "shop", "s3cret-canary")
     assert "s3cret-canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        pytest.param({"dbbootstrap.io/uid": OURS, "dbbootstrap.io/resource": "shop"}, True, id="ours"),
+        pytest.param({"dbbootstrap.io/uid": OTHERS, "dbbootstrap.io/resource": "shop"}, False, id="of an earlier one"),
+        pytest.param({"dbbootstrap.io/uid": OTHERS, "dbbootstrap.io/resource": "x"}, False, id="of another one"),
+        pytest.param({}, False, id="foreign"),
+    ],
+)
+async def test_secret_is_deleted_where_this_very_resource_has_made_it(
+    references: References,
+    put: Callable[..., None],
+    control_plane: ControlPlane,
+    namespace: str,
+    marks: dict[str, str],
+    expected: bool,
+) -> None:
+    put("secrets", "shop-db", metadata={"annotations": marks})
+    assert await references.delete_secret("shop-db") is expected
+    left = control_plane.request("GET", f"/api/v1/namespaces/{namespace}/secrets")["items"]
+    assert [item["metadata"]["name"] for item in left] == ([] if expected else ["shop-db"])
+
+
+async def test_secret_that_is_not_there_is_none_to_delete(references: References) -> None:
+    assert await references.delete_secret("shop-db") is None

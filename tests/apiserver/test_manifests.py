@@ -21,6 +21,7 @@ GROUPS = {
     "leases": "coordination.k8s.io",
     "deployments": "apps",
     "clusterroles": "rbac.authorization.k8s.io",
+    "customresourcedefinitions": "apiextensions.k8s.io",
 }
 
 
@@ -68,6 +69,7 @@ def is_allowed(plane: ControlPlane, user: str, asked: str, namespace: str) -> bo
         "get databasebootstraps",
         "list databasebootstraps",
         "watch databasebootstraps",
+        "patch databasebootstraps",
         "patch databasebootstraps/status",
         "get configmaps",
         "list configmaps",
@@ -75,12 +77,16 @@ def is_allowed(plane: ControlPlane, user: str, asked: str, namespace: str) -> bo
         "get secrets",
         "create secrets",
         "patch secrets",
+        "delete secrets",
         "create events",
         "get namespaces kube-system",
+        "get namespaces any",
+        "get customresourcedefinitions databasebootstraps.dbbootstrap.io",
     ],
 )
 def test_operator_may_do_what_it_does_in_every_namespace(installed: ControlPlane, asked: str) -> None:
-    assert is_allowed(installed, OPERATOR, asked, "" if "namespaces" in asked else "any")
+    is_of_the_cluster = "namespaces" in asked or "definitions" in asked
+    assert is_allowed(installed, OPERATOR, asked, "" if is_of_the_cluster else "any")
 
 
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
@@ -94,18 +100,20 @@ def test_operator_may_hold_its_lease_and_nobody_elses(installed: ControlPlane, v
     [
         "list secrets",
         "watch secrets",
-        "delete secrets",
         "update secrets",
         "create databasebootstraps",
-        "patch databasebootstraps",
         "update databasebootstraps",
         "delete databasebootstraps",
         "update databasebootstraps/status",
         "create configmaps",
         "patch configmaps",
         "delete configmaps",
-        "get namespaces other",
         "list namespaces",
+        "watch namespaces",
+        "delete namespaces",
+        "get customresourcedefinitions other.example.org",
+        "list customresourcedefinitions",
+        "delete customresourcedefinitions databasebootstraps.dbbootstrap.io",
         "get pods",
         "create pods",
         "create pods/exec",
@@ -173,6 +181,9 @@ def test_namespaced_install_is_accepted_and_has_nothing_of_the_cluster(
     assert is_allowed(installed, user, "get secrets", namespace)
     assert not is_allowed(installed, user, "get secrets", "default")
     assert not is_allowed(installed, user, "list secrets", namespace)
+    # A namespace is in itself, so a Role in it can let somebody read it.
+    assert is_allowed(installed, user, f"get namespaces {namespace}", namespace)
+    assert not is_allowed(installed, user, "get namespaces default", "default")
     installed.kubectl("delete", "--filename", tmp_path / "all.yaml", "--wait=false")
 
 

@@ -202,10 +202,12 @@ def test_no_password_is_ever_printed(shop: Shop) -> None:
 
 def test_password_of_ones_own_needs_no_folder(shop: Shop) -> None:
     shop.spec["role"]["passwordSecretRef"] = {"name": "own", "key": "word"}
+    shop.spec["deletionPolicy"] = "Delete"
     shop.more.append(manifest("Secret", "own", stringData={"word": "canary / 'x' \u20ac"}))
     code, said = shop.run("apply", "--no-secret-dir")
     assert code == 0, said
     assert "Nothing is kept between runs" in said
+    assert "deletionPolicy has no effect without a cluster" in said
     assert "canary" not in said
     assert not shop.kept.exists()
     assert "Nothing changed." in shop.run("apply", "--no-secret-dir")[1]

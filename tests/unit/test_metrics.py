@@ -5,6 +5,7 @@ from database_bootstrap import metrics
 PUBLISHED = {
     "dbbootstrap_active_workers": "gauge",
     "dbbootstrap_changes_total": "counter",
+    "dbbootstrap_drops_total": "counter",
     "dbbootstrap_kube_requests_total": "counter",
     "dbbootstrap_leader": "gauge",
     "dbbootstrap_max_concurrent_reconciles": "gauge",

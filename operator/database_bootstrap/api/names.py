@@ -15,6 +15,9 @@ OPERATOR = "database-bootstrap-operator"
 FIELD_MANAGER = OPERATOR
 """The one owner of all that is applied: the status and the Secrets."""
 
+FINALIZER = f"{GROUP}/deletion"
+"""On resources whose `deletionPolicy` is Delete, and on no others: what they have made goes before they do."""
+
 LABEL_WATCH = f"{GROUP}/watch"
 """A ConfigMap with this label at "true" acts at once when it changes."""
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"

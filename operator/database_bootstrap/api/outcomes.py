@@ -73,6 +73,7 @@ class Reason(StrEnum):
     ACCESS_DENIED = "AccessDenied"
     NOT_OWNED = "NotOwned"
     ROLE_TOO_POWERFUL = "RoleTooPowerful"
+    ROLE_OWNS_OBJECTS = "RoleOwnsObjects"
     ROLE_LOGIN_REFUSED = "RoleLoginRefused"
     PASSWORD_LOST = "PasswordLost"  # noqa: S105 a reason, not a password
     DATA_LOSS_DETECTED = "DataLossDetected"

@@ -31,6 +31,7 @@ __all__ = [
     "ConfigMapRef",
     "ConnectionSecretSpec",
     "DatabaseSpec",
+    "DeletionPolicy",
     "ExtensionSpec",
     "InlineFile",
     "LocaleProvider",
@@ -72,6 +73,13 @@ class SeedPolicy(StrEnum):
     IF_EMPTY = "IfEmpty"
     ONCE = "Once"
     NEVER = "Never"
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of role, database and Secrets when the resource is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
 
 
 def _inline_characters(spec: "Spec") -> int:
@@ -198,6 +206,11 @@ class Spec(Model):
     """The first-run data."""
     connection_secret: ConnectionSecretSpec | None = None
     """Where the access for applications is published. Without it the Secret is `<name of the resource>-db`."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    """What a deletion of the resource leaves behind.
+
+    Retain: role, database and both Secrets, untouched. Delete: nothing of what this very resource has made; what it
+    did not make stays, and so does everything when its namespace or the CustomResourceDefinition is being deleted."""
     suspend: Flag = False
     """Whether the operator leaves this resource alone for now."""
     interval_seconds: Annotated[Whole, Field(ge=5, le=DAY_SECONDS)] = 600

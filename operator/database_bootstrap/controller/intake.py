@@ -55,9 +55,10 @@ class Intake:
             self._wake(Reference("secrets", raw["metadata"]["namespace"], raw["metadata"]["name"]))
 
     def gone(self, key: Key, uid: str) -> None:
-        """Forget a resource that is not there any more; both its Secrets and its database stay."""
+        """Forget a resource that is not there any more."""
         if self._store.remove(key, uid):
             self._forget(key)
+            log.info("Forgot resource: it is gone", extra=logs.about(*key))
 
     def follow(self, key: Key, news: News) -> None:
         """Do what follows from a version of a resource."""
@@ -78,7 +79,7 @@ class Intake:
 
     def _begin(self, resource: Resource) -> None:
         self._forget_traces(resource.key)  # Of another one that had its name.
-        if reporting.is_settled(resource, parse_status(resource.status)):
+        if not resource.deleting and reporting.is_settled(resource, parse_status(resource.status)):
             self._queue.add_after(resource.key, self._next_turn(resource))
         else:
             self._queue.add(resource.key)
@@ -100,7 +101,6 @@ class Intake:
         self._queue.drop(key)
         metrics.RESOURCES.set(len(self._store))
         self._forget_traces(key)
-        log.info("Forgot resource: it is gone, and its database stays", extra=logs.about(*key))
 
     def _forget_traces(self, key: Key) -> None:
         self._standings.forget(key)

@@ -1,6 +1,7 @@
 """What a report means outside of the engine: the status, the events, and when to come again; pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum, auto
 
@@ -46,6 +47,20 @@ def rejected(error: BootstrapError) -> Report:
     verdict = Verdict.RETRY if isinstance(error, Retryable) else Verdict.STALLED
     outcome = Outcome(stage=StageName.ROLE, verdict=verdict, reason=Reason(error.reason), message=error.message)
     return Report(outcomes=(outcome,), facts=Facts())
+
+
+def held(error: BootstrapError, resource: Resource) -> Report:
+    """Return the report of a deletion that did not reach its end, with the way out that a person always has."""
+    (namespace, name) = resource.key
+    let_go = (
+        "To let the resource go and keep what is there: "
+        f"kubectl patch {names.SHORT_NAME}/{name} --namespace {namespace} "
+        '--type merge --patch \'{"spec": {"deletionPolicy": "Retain"}}\''
+    )
+    report = rejected(error)
+    (outcome,) = report.outcomes
+    message = f"The resource is being deleted, and stays until this is settled: {error.message.rstrip('.')}. {let_go}"
+    return replace(report, outcomes=(replace(outcome, message=message),))
 
 
 def final(before: Status, resource: Resource, report: Report, now: datetime) -> Status:

@@ -20,7 +20,7 @@ class News(Enum):
     NOTHING = auto()
     """It is known already, or nothing in it concerns the operator."""
     GONE = auto()
-    """It is being deleted."""
+    """It is being deleted, and nothing of ours keeps it."""
 
 
 class Reference(NamedTuple):
@@ -72,9 +72,6 @@ class Store:
         before = self._resources.get(resource.key)
         if before is not None and before.uid == resource.uid and not resource.is_newer_than(before):
             return News.NOTHING
-        if resource.deleting:
-            self.remove(resource.key, resource.uid)
-            return News.GONE
         self._put(resource)
         news = _news(before, resource)
         if news is News.FOREIGN_STATUS:
@@ -109,9 +106,9 @@ class Store:
             # The status in it is our own. The rest may be newer than what the watch has shown, as after a conflict.
             self._put(reply)
             self.accept(key)
-            news = News.WORK if _wants_more(before, reply) else News.NOTHING
+            news = _news(before, reply) if _wants_more(before, reply) else News.NOTHING
         later = self.see(held) if held is not None else News.NOTHING
-        return news if later in {News.NOTHING, News.FOREIGN_STATUS} and news is News.WORK else later
+        return news if later in {News.NOTHING, News.FOREIGN_STATUS} and news is not News.NOTHING else later
 
     def remove(self, key: Key, uid: str) -> bool:
         """Forget a resource that is gone; False where another one has its name by now."""
@@ -141,6 +138,8 @@ class Store:
 
 
 def _news(before: Resource | None, now: Resource) -> News:
+    if now.is_let_go:
+        return News.GONE  # It stays known until it is gone indeed: an older version that comes late is old news.
     if before is None or before.uid != now.uid:
         return News.FIRST_SIGHT
     if _wants_more(before, now):
@@ -149,6 +148,8 @@ def _news(before: Resource | None, now: Resource) -> News:
 
 
 def _wants_more(before: Resource, now: Resource) -> bool:
+    if now.is_let_go or now.deleting != before.deleting:
+        return True
     return now.generation != before.generation or now.annotations != before.annotations
 
 

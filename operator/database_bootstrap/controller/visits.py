@@ -1,7 +1,7 @@
 """One visit: the newest version of a resource goes through the engine, and what came of it is told."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +12,14 @@ from database_bootstrap.api import conditions, v1alpha1
 from database_bootstrap.api.outcomes import Outcome, Reason
 from database_bootstrap.api.status import Status, parse_status
 from database_bootstrap.controller import reporting
+from database_bootstrap.controller.departures import Departures, Undertaker
 from database_bootstrap.controller.intake import INTERVAL_SECONDS, Intake
 from database_bootstrap.controller.reporting import Next
 from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.workqueue import WorkQueue
-from database_bootstrap.errors import BootstrapError, SpecRejected
+from database_bootstrap.errors import BootstrapError
+from database_bootstrap.kube import finalizer
 from database_bootstrap.kube import status as statuses
 from database_bootstrap.kube.client import Kube
 from database_bootstrap.kube.library import Library
@@ -33,8 +35,8 @@ SUSPENDED = "Suspended"
 log = logging.getLogger(__name__)
 
 
-class Line(Protocol):
-    """What makes a subject true: the engine."""
+class Line(Undertaker, Protocol):
+    """What makes a subject true, and what drops it: the engine."""
 
     async def reconcile(self, subject: Subject, surroundings: Surroundings, progress: Progress) -> Report:
         """Make the subject true, and say how it went."""
@@ -70,29 +72,61 @@ class Visits:
         Raise a `BootstrapError` where it could not be told; the visit is then made again, and finds all done.
         """
         resource = self.store.get(key)
-        if resource is None:
+        if resource is None or resource.is_let_go:
             return
-        if resource.suspended:
+        if resource.suspended and not resource.deleting:
             self._leave_alone(key)
             return
         with metrics.RECONCILE_SECONDS.time():
-            (report, interval) = await self._through(resource)
+            report = await (self._see_off if resource.deleting else self._through)(resource)
+            if report is None:
+                return
             self._log(key, report)
             await self._tell(resource, report)
         _count(report)
         now = self.store.get(key)
-        if now is None:
+        if now is None or now.is_let_go:
             self.standings.forget(key)
             return
         if now.uid == resource.uid:
             _count_migrations(now, report)
-        self._come_again(key, report, interval)
+        self._come_again(now, report)
 
-    async def _through(self, resource: Resource) -> tuple[Report, float]:
+    async def _through(self, resource: Resource) -> Report | None:
+        """Make the resource true; return None where it is being deleted by now, and another visit has to see to it."""
         try:
             spec = v1alpha1.parse_spec(resource.spec)
-        except SpecRejected as error:
-            return reporting.rejected(error), INTERVAL_SECONDS
+            if not await self._is_held_as_it_should_be(resource):
+                return None
+        except BootstrapError as error:
+            return reporting.rejected(error)
+        subject, surroundings = self._introduce(resource, spec)
+        return await self.line.reconcile(subject, surroundings, partial(self._progress, resource))
+
+    async def _see_off(self, resource: Resource) -> Report | None:
+        """Let a resource go that is being deleted, or return what keeps it."""
+        newest = await statuses.read(self.cluster.kube, resource)  # A person may have changed the policy just now.
+        if newest is None or newest.is_let_go:
+            return None
+        departures = Departures(
+            kube=self.cluster.kube, line=self.line, introduce=self._introduce, recorder=self.recorder
+        )
+        ending = await departures.see_off(newest)
+        if ending.error is not None:
+            return reporting.held(ending.error, newest)
+        await self._written(resource.key, finalizer.take_off(self.cluster.kube, newest))
+        metrics.RECONCILE_TOTAL.labels(result="success").inc()
+        return None
+
+    async def _is_held_as_it_should_be(self, resource: Resource) -> bool:
+        """Put our finalizer on, or take it off; False where the resource is gone, or being deleted."""
+        if resource.is_held is resource.drops:
+            return True
+        change = finalizer.put_on if resource.drops else finalizer.take_off
+        newest = await self._written(resource.key, change(self.cluster.kube, resource))
+        return newest is not None and not newest.deleting
+
+    def _introduce(self, resource: Resource, spec: v1alpha1.Spec) -> tuple[Subject, References]:
         (namespace, name) = resource.key
         subject = Subject(
             owner=Owner(cluster=self.cluster.id, namespace=namespace, name=name, uid=resource.uid),
@@ -100,9 +134,7 @@ class Visits:
             status=parse_status(resource.status),
             annotations=resource.annotations,
         )
-        surroundings = References(self.cluster.kube, self.library, resource, in_cluster=self.cluster.is_around)
-        report = await self.line.reconcile(subject, surroundings, partial(self._progress, resource))
-        return report, float(spec.interval_seconds)
+        return subject, References(self.cluster.kube, self.library, resource, in_cluster=self.cluster.is_around)
 
     async def _progress(self, resource: Resource, outcomes: Sequence[Outcome], facts: Facts) -> None:
         told = (outcomes, facts)
@@ -121,22 +153,28 @@ class Visits:
     async def _write(self, resource: Resource, revise: Callable[[Status], Status]) -> Status | None:
         """Write the status where it says something new, and return it; None where the resource is gone."""
         newest = self.store.get(resource.key)
-        if newest is None or newest.uid != resource.uid:
+        if newest is None or newest.uid != resource.uid or newest.is_let_go:
             return None
         revised = revise(parse_status(newest.status))
         manifest = revised.manifest()
         if not statuses.differs(newest.status, manifest):
             self.store.accept(resource.key)
             return revised
-        reply: Resource | None = None
-        self.store.begin_write(resource.key)
-        try:
-            reply = await statuses.write(self.cluster.kube, newest, manifest)
-        finally:
-            self.intake.follow(resource.key, self.store.end_write(resource.key, reply))
+        reply = await self._written(resource.key, statuses.write(self.cluster.kube, newest, manifest))
         return revised if reply is not None else None
 
-    def _come_again(self, key: Key, report: Report, interval: float) -> None:
+    async def _written(self, key: Key, write: Awaitable[Resource | None]) -> Resource | None:
+        """Return the reply to a write, once the store knows of it."""
+        reply: Resource | None = None
+        self.store.begin_write(key)
+        try:
+            reply = await write
+        finally:
+            self.intake.follow(key, self.store.end_write(key, reply))
+        return reply
+
+    def _come_again(self, resource: Resource, report: Report) -> None:
+        key, interval = resource.key, float(resource.spec.get("intervalSeconds", INTERVAL_SECONDS))
         contested = self.store.settle(key)
         if self.store.is_foreign(key):
             return  # Somebody has overwritten what was just told: the next visit is queued already.

@@ -43,14 +43,41 @@ async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Con
     raise ClusterUnavailable(f'The Secret "{name}" was changed {ATTEMPTS} times while it was written.')
 
 
+async def delete(kube: Kube, owner: tuple[Key, str], name: str) -> bool | None:
+    """Delete the Secret that was made for this very resource; False where it was not, and None where there is none.
+
+    One that an earlier resource of the name has made stays: what that one has left behind may need it still.
+    """
+    (key, _) = owner
+    try:
+        found = await kube.get(SECRETS, key.namespace, name)
+        if not is_made_by(found, owner):
+            return False
+        # The one that was looked at, as it was: one of the same name that is made or changed meanwhile stays.
+        seen = {it: found["metadata"][it] for it in ("uid", "resourceVersion")}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": seen}
+        await kube.send(Call(verb="delete", kind=SECRETS, namespace=key.namespace, name=name, body=body))
+    except client.NotFoundError:
+        return None
+    except client.ConflictError:
+        raise ClusterUnavailable(f'The Secret "{name}" was changed while it was being deleted.') from None
+    return True
+
+
 def is_ours(raw: Mapping[str, Any], owner: tuple[Key, str]) -> bool:
     """Return whether the Secret was made for this resource, or for one of its name that was here before.
 
     A GitOps tool prunes a resource and applies it again; it has another uid then, and it is the same to everybody.
     """
-    (key, uid) = owner
+    (key, _) = owner
     annotations = raw["metadata"].get("annotations") or {}
-    return annotations.get(names.ANNOTATION_UID) == uid or annotations.get(names.ANNOTATION_RESOURCE) == key.name
+    return is_made_by(raw, owner) or annotations.get(names.ANNOTATION_RESOURCE) == key.name
+
+
+def is_made_by(raw: Mapping[str, Any], owner: tuple[Key, str]) -> bool:
+    """Return whether this very resource has made the Secret, or taken it over since."""
+    (_, uid) = owner
+    return (raw["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID) == uid
 
 
 def incarnation_of(raw: Mapping[str, Any]) -> str | None:

@@ -13,12 +13,12 @@ from database_bootstrap import errors, metrics
 from database_bootstrap.api import names
 
 Json: TypeAlias = Any
-Verb = Literal["get", "list", "create", "update", "patch"]
+Verb = Literal["get", "list", "create", "update", "patch", "delete"]
 
 TIMEOUT_SECONDS = 10.0
 PAGE = 500
 MESSAGE_LENGTH = 500
-METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
+METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
@@ -64,6 +64,7 @@ SECRETS = Kind("", "v1", "secrets")
 EVENTS = Kind("events.k8s.io", "v1", "events")
 LEASES = Kind("coordination.k8s.io", "v1", "leases")
 ACCESS_REVIEWS = Kind("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
+DEFINITIONS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 BOOTSTRAPS = Kind(names.GROUP, names.VERSION, names.PLURAL)
 
 

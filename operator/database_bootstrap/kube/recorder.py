@@ -27,6 +27,7 @@ class Note:
     type: Literal["Normal", "Warning"]
     reason: str
     text: str
+    action: str = ACTION
 
 
 class Recorder:
@@ -52,7 +53,7 @@ class Recorder:
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": f"{names.GROUP}/{names.OPERATOR}",
             "reportingInstance": self._instance,
-            "action": ACTION,
+            "action": note.action,
             "type": note.type,
             "reason": note.reason,
             "note": shortened(note.text, NOTE_BYTES),

@@ -36,8 +36,13 @@ class References:
         return KeptSecret(
             data={key: base64.b64decode(value) for key, value in data.items()},
             ours=binding.is_ours(raw, self._owner),
+            inherited=not binding.is_made_by(raw, self._owner),
             incarnation=binding.incarnation_of(raw),
         )
+
+    async def delete_secret(self, name: str) -> bool | None:
+        """Delete the Secret where it carries this resource's own uid; False where it does not, None where none is."""
+        return await binding.delete(self._kube, self._owner, name)
 
     async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
         """Return the merged files of these ConfigMaps."""

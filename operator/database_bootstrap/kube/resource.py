@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from database_bootstrap.api import names
+from database_bootstrap.api.v1alpha1 import DeletionPolicy
 
 
 class Key(NamedTuple):
@@ -31,11 +32,28 @@ class Resource:
     deleting: bool
     spec: Mapping[str, Any] = field(repr=False)
     status: Mapping[str, Any] = field(repr=False)
+    finalizers: tuple[str, ...] = ()
+    """Everybody's, in their order."""
 
     @property
     def suspended(self) -> bool:
         """Somebody asked to leave it alone for now."""
         return self.spec.get("suspend") is True
+
+    @property
+    def drops(self) -> bool:
+        """What it has made is to go with it; the word itself, which counts even where the rest cannot be understood."""
+        return self.spec.get("deletionPolicy") == DeletionPolicy.DELETE
+
+    @property
+    def is_held(self) -> bool:
+        """It carries our finalizer."""
+        return names.FINALIZER in self.finalizers
+
+    @property
+    def is_let_go(self) -> bool:
+        """It is being deleted, and nothing of ours keeps it: from now on it is none of the operator's business."""
+        return self.deleting and not self.is_held
 
     def is_newer_than(self, other: "Resource") -> bool:
         """Return whether this was written after the other; versions of one kind are ordered numbers."""
@@ -53,6 +71,7 @@ def resource_of(raw: Mapping[str, Any]) -> Resource:
         generation=metadata["generation"],
         annotations={key: value for key, value in annotations.items() if key.startswith(f"{names.GROUP}/")},
         deleting="deletionTimestamp" in metadata,
+        finalizers=tuple(metadata.get("finalizers") or ()),
         spec=raw.get("spec") or {},
         status=raw.get("status") or {},
     )

@@ -197,7 +197,8 @@ class Credentials:
         """Whether the connection Secret says all that the application is to be told, word for word."""
         secret = await self._secret(self.connection_secret)
         wanted = {key: value.encode() for key, value in secret_data(await self.wanted_connection()).items()}
-        return secret is not None and secret.ours and dict(secret.data) == wanted
+        # Of one that was taken back the mark is renewed, so that it can go with this resource one day.
+        return secret is not None and secret.ours and not secret.inherited and dict(secret.data) == wanted
 
     async def is_pinned(self, incarnation: str | None) -> bool:
         """Whether the connection Secret remembers this incarnation."""

@@ -32,7 +32,7 @@ class CreateDatabase:
     async def run(self, visit: Visit) -> None:
         await require_rights(visit)
         connection = await visit.sessions.administrator()
-        await _join_role(connection, visit.spec.role.name)
+        await join_role(connection, visit.spec.role.name)
         try:
             await connection.execute(_creation(visit.spec))
         except psycopg.errors.DuplicateDatabase:
@@ -44,7 +44,7 @@ class CreateDatabase:
             visit.sessions.forget_refusal()
 
 
-async def _join_role(connection: Connection, role: str) -> None:
+async def join_role(connection: Connection, role: str) -> None:
     """Make the administrator a member of the role, without which it may not make databases for it; superusers are."""
     since_16 = connection.info.server_version >= 160000
     query = "SELECT pg_catalog.pg_has_role(current_user, %s, %s)"

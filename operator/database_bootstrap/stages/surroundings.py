@@ -14,7 +14,9 @@ class KeptSecret:
 
     data: Mapping[str, bytes] = field(repr=False)
     ours: bool
-    """It carries this resource's uid."""
+    """It carries this resource's uid, or name."""
+    inherited: bool = False
+    """An earlier resource of this name has made it, and it says so still."""
     incarnation: str | None = None
     """Of the database, pinned on the connection Secret with the last complete success."""
     imagined: bool = False
@@ -50,5 +52,16 @@ class Surroundings(Protocol):
         """Write the connection Secret, and pin the incarnation of the database on it.
 
         Raise `NotOwned` where a Secret of that name is not this resource's.
+        """
+        ...
+
+
+class Belongings(Surroundings, Protocol):
+    """The same for a resource that is being deleted, whose two Secrets go with it."""
+
+    async def delete_secret(self, name: str) -> bool | None:
+        """Delete the Secret where it carries this resource's own uid.
+
+        Return False where it does not and was left alone, and None where there is none.
         """
         ...

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.status import Status
-from database_bootstrap.api.v1alpha1 import Tool
+from database_bootstrap.api.v1alpha1 import DeletionPolicy, Tool
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.stages.subject import Facts, Report
 from database_bootstrap.standalone import console, documents, kept
@@ -95,6 +95,7 @@ async def apply(engine: Engine, work: Iterable[Work], options: Options, out: Con
     """Make every resource true, in order; one that fails does not keep the next one from its turn."""
     todo = _active(work)
     _say_what_is_kept(todo)
+    _say_what_stays(todo)
     ends = [(one.resource, await _Visit(engine, one, out).apply(options.wait_seconds)) for one in todo]
     out.finish([(resource, status) for resource, (status, _) in ends])
     return _exit(verdict for _, (_, verdict) in ends)
@@ -211,6 +212,16 @@ def _say_what_is_kept(work: Iterable[Work]) -> None:
             f"Generated passwords and the identity of databases are kept in {folder}. Where that folder is not kept "
             "between runs, name a role.passwordSecretRef; and lost data cannot be noticed."
         )
+
+
+def _say_what_stays(work: Iterable[Work]) -> None:
+    for one in work:
+        if one.resource.spec.deletion_policy is DeletionPolicy.DELETE:
+            owner = one.resource.owner
+            console.note(
+                f"{owner.namespace}/{owner.name}: deletionPolicy has no effect without a cluster; nothing is ever "
+                "dropped here."
+            )
 
 
 def _pauses() -> Iterator[float]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from database_bootstrap.api import names
 from database_bootstrap.controller.store import News, Reference, Store
 from database_bootstrap.kube.resource import Key, Resource, resource_of
 
@@ -114,10 +115,46 @@ def test_late_news_of_a_deletion_does_not_hurt_the_next_of_the_name(store: Store
     assert store.get(KEY) is not None
 
 
-def test_resource_in_deletion_is_gone(store: Store) -> None:
+HELD = (names.FINALIZER,)
+
+
+def test_resource_in_deletion_that_nothing_of_ours_keeps_is_gone(store: Store) -> None:
     store.see(resource())
-    assert store.see(resource(2, deleting=True)) is News.GONE
+    assert store.see(resource(2, deleting=True, finalizers=("example.org/theirs",))) is News.GONE
+    # Until it is gone indeed it is known, so that an older version which comes late does not make it a new one.
+    assert store.see(resource(1, generation=2)) is News.NOTHING
+    assert store.remove(KEY, "u1")
     assert store.get(KEY) is None
+
+
+def test_resource_in_deletion_that_we_keep_is_work(store: Store) -> None:
+    store.see(resource(finalizers=HELD))
+    assert store.see(resource(2, deleting=True, finalizers=HELD)) is News.WORK
+    assert store.see(resource(3, deleting=True, finalizers=HELD)) is News.NOTHING
+    assert store.see(resource(4, deleting=True)) is News.GONE
+
+
+def test_resource_in_deletion_that_we_keep_is_seen_after_a_restart(store: Store) -> None:
+    assert store.see(resource(2, deleting=True, finalizers=HELD)) is News.FIRST_SIGHT
+
+
+def test_resource_that_was_let_go_is_gone_with_the_reply(store: Store) -> None:
+    store.see(resource(deleting=True, finalizers=HELD))
+    store.begin_write(KEY)
+    store.see(resource(2, deleting=True, finalizers=HELD, status={"ours": 1}))
+    assert store.end_write(KEY, resource(3, deleting=True)) is News.GONE
+
+
+def test_deletion_that_only_the_reply_to_a_write_tells_of_is_work(store: Store) -> None:
+    store.see(resource(finalizers=HELD))
+    store.begin_write(KEY)
+    assert store.end_write(KEY, resource(2, deleting=True, finalizers=HELD)) is News.WORK
+
+
+def test_finalizer_that_we_put_on_is_nothing(store: Store) -> None:
+    store.see(resource())
+    store.begin_write(KEY)
+    assert store.end_write(KEY, resource(2, finalizers=HELD)) is News.NOTHING
 
 
 def test_echo_after_the_reply_is_nothing(store: Store) -> None:

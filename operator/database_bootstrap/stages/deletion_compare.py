@@ -1,0 +1,109 @@
+"""What is to go: pure; what is not this resource's is kept with a word, and what is in doubt stops everything."""
+
+from database_bootstrap import errors
+from database_bootstrap.postgres.login import Endpoint
+from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.stages.catalogue import Database
+from database_bootstrap.stages.deletion_state import Contents, Role
+from database_bootstrap.stages.subject import Subject
+
+
+def why_not_ours(subject: Subject, mark: Mark | None) -> str | None:
+    """Return why what is marked so is not this resource's to drop; None where it made it itself."""
+    if mark is None:
+        return "it carries no mark of this resource"
+    if mark.owner != subject.owner:
+        return f"it belongs to {mark.owner}"
+    if mark.origin is not Origin.CREATED:
+        return "it was there before this resource, which has only adopted it"
+    return None
+
+
+def keep_database(subject: Subject, database: Database, role: Role | None) -> str | None:
+    """Return why the database stays, judged by the marks; None where it was made by this resource."""
+    why = why_not_ours(subject, database.mark)
+    # A take-over changes the mark of the role first, and may have been stopped before that of the database.
+    if why is None and role is not None and (role.mark is None or role.mark.owner != subject.owner):
+        why = f'its owner, role "{subject.spec.role.name}", is not this resource\'s'
+    return f'Database "{database.name}" is kept: {why}' if why else None
+
+
+def check_owner(subject: Subject, database: Database) -> None:
+    """Raise where somebody has given the database to another role."""
+    role = subject.spec.role.name
+    if database.owner != role:
+        raise errors.SettingMismatch(
+            f'Database "{database.name}" is owned by "{database.owner}" instead of "{role}"; nothing was dropped. If '
+            f'it is to go, give it back with ALTER DATABASE "{database.name}" OWNER TO "{role}"'
+        )
+
+
+def check_contents(subject: Subject, contents: Contents) -> None:
+    """Raise where a database that this resource has made holds what is not this resource's to drop, or is in use."""
+    quoted = f'Database "{contents.database.name}"'
+    _check_identity(subject, contents, quoted)
+    if contents.at_work:
+        who = ", ".join(f'"{login}" ({count})' for login, count in contents.at_work.items())
+        raise errors.ServerBusy(
+            f"{quoted} is in use by others than its role, and only the role's own sessions are ended; nothing was "
+            f"dropped. Waits for sessions of {who}"
+        )
+
+
+def _check_identity(subject: Subject, contents: Contents, quoted: str) -> None:
+    pin, ledger, owner = contents.pin, contents.ledger, subject.owner
+    if pin is None:
+        if ledger and (ledger.cluster, ledger.namespace, ledger.name) != (owner.cluster, owner.namespace, owner.name):
+            raise errors.NotOwned(
+                f"{quoted} holds the ledger of {ledger.namespace}/{ledger.name} (cluster {ledger.cluster}), as after "
+                "restoring its dump; nothing was dropped"
+            )
+    elif ledger is None:
+        raise errors.DataLossDetected(
+            f"{quoted} has lost its ledger (schema dbbootstrap), so that it cannot be told whether it is still "
+            f"incarnation {pin.name}, which was set up here; nothing was dropped"
+        )
+    elif ledger.incarnation not in pin.incarnations:
+        raise errors.ForeignDatabase(
+            f"{quoted} is incarnation {ledger.incarnation}, and not {pin.name} that was set up here: another's "
+            "data, as after refreshing it from a dump; nothing was dropped"
+        )
+
+
+def check_server(subject: Subject, endpoint: Endpoint, system_identifier: str | None) -> None:
+    """Raise where a database that is not there may be somewhere else: this is not the server where it was made.
+
+    On the same server it was dropped, by an earlier visit or by a person, and nothing of it is left to lose.
+    """
+    known = subject.status.server
+    if known is None:
+        return
+    if known.system_identifier and system_identifier:
+        is_the_same = known.system_identifier == system_identifier
+    else:
+        is_the_same = (known.host, known.port) == (endpoint.host, endpoint.port)
+    if not is_the_same:
+        raise errors.DataLossDetected(
+            f'Database "{subject.spec.database.name}" is not at {endpoint}, which is another server than the one on '
+            f"which it was set up ({known.host}:{known.port}, system identifier "
+            f"{known.system_identifier or 'unknown'}); nothing was dropped. Point the admin Secret at the right server"
+        )
+
+
+def keep_role(subject: Subject, role: Role, kept_database: str | None) -> str | None:
+    """Return why the role stays; None where it goes. Raise `RoleOwnsObjects` where a person has to say what goes."""
+    name = subject.spec.role.name
+    if why := why_not_ours(subject, role.mark):
+        return f'Role "{name}" is kept with its Secrets: {why}'
+    if not role.dependents:
+        return None
+    listed = ", ".join(map(str, role.dependents))
+    if kept_database:
+        return f'Role "{name}" is kept with its Secrets: depending on it are {listed}'
+    databases = sorted({it.database for it in role.dependents if it.database})
+    where = " and ".join(f'in database "{database}"' for database in databases) or "in any database"
+    raise errors.RoleOwnsObjects(
+        f'Role "{name}" cannot be dropped, as there is more than its own database that depends on it: {listed}. '
+        f"Nothing of that is touched; give it to somebody else {where} with "
+        f'REASSIGN OWNED BY "{name}" TO CURRENT_USER, and take its rights away with DROP OWNED BY "{name}"'
+    )

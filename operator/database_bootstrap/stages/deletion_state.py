@@ -1,0 +1,117 @@
+"""What a deletion finds: reads only, as the administrator, in catalogues and in our own ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psycopg
+
+from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ownership import Mark, mark_in
+from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages.catalogue import Database
+from database_bootstrap.stages.identity import Pin
+from database_bootstrap.stages.sessions import rows
+
+_ROLE = "SELECT pg_catalog.shobj_description(oid, 'pg_authid') FROM pg_catalog.pg_roles WHERE rolname = %s"
+_DEPENDENTS = """
+    SELECT d.datname, CASE WHEN s.dbid = 0 THEN pg_catalog.pg_describe_object(s.classid, s.objid, s.objsubid) END,
+           pg_catalog.count(*)
+    FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid
+    WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+      AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
+    GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_AT_WORK = """
+    SELECT usename, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+    WHERE datname = %s AND usename <> %s AND state IS DISTINCT FROM 'idle'
+    GROUP BY 1 ORDER BY 1
+"""
+"""Sessions whose state the administrator may not see count as being at work."""
+_HAS_LEDGER = """
+    SELECT count(*) > 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'dbbootstrap' AND c.relname = 'identity' AND c.relkind = 'r'
+"""
+_LEDGER = "SELECT incarnation::text, cluster, namespace, name FROM dbbootstrap.identity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependent:
+    """What depends on a role, so that it cannot be dropped."""
+
+    database: str | None
+    """None for what all databases share."""
+    description: str | None
+    """Of what all databases share; objects within another database can only be counted from here."""
+    count: int
+
+    def __str__(self) -> str:
+        return self.description or f'{self.count} in database "{self.database}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """The role, and what keeps it from being dropped."""
+
+    mark: Mark | None
+    dependents: tuple[Dependent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The one row of the ledger that says which database this is."""
+
+    incarnation: str
+    cluster: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a database that is marked as ours holds, and who is at work in it."""
+
+    database: Database
+    ledger: Ledger | None
+    pin: Pin | None
+    """What an earlier complete success has pinned."""
+    at_work: Mapping[str, int]
+    """Login → sessions, without those of the role."""
+
+
+async def find_role(connection: Connection, name: str) -> Role | None:
+    """Return the role of this name, if there is one."""
+    found = await rows(connection, _ROLE, (name,), doing="look for the role")
+    if not found:
+        return None
+    dependents = await rows(connection, _DEPENDENTS, (name,), doing="look for what depends on the role")
+    return Role(
+        mark=mark_in(found[0][0]),
+        dependents=tuple(
+            Dependent(database=database, description=description, count=count)
+            for database, description, count in dependents
+        ),
+    )
+
+
+async def find_at_work(connection: Connection, database: str, role: str) -> Mapping[str, int]:
+    """Return who but the role is in the middle of something in this database: a dump, a report, a replication."""
+    return dict(await rows(connection, _AT_WORK, (database, role), doing="look for sessions in the database"))
+
+
+async def read_ledger(connection: Connection) -> Ledger | None:
+    """Return what the session's database says of itself; None where it has no ledger, or a thing that is no table."""
+    ((has_ledger,),) = await rows(connection, _HAS_LEDGER, doing="look for the ledger")
+    found = await rows(connection, _LEDGER, doing="read the ledger") if has_ledger else []
+    if not found:
+        return None
+    incarnation, cluster, namespace, name = found[0]
+    return Ledger(incarnation=incarnation, cluster=cluster, namespace=namespace, name=name)
+
+
+async def system_identifier(connection: Connection) -> str | None:
+    """Return the number that initdb gave the server, or None where the session may not ask for it."""
+    try:
+        return await ledger.system_identifier(connection)
+    except psycopg.Error as error:
+        raise error_of(error, "ask which server this is") from None
