@@ -1,7 +1,7 @@
 # `make help` says what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint unit crds bench lock servers clean
+.PHONY: help setup demo test walk check lint unit crds bench lock servers clean
 
 # The oldest Python that will do is 3.11; the machine's default is taken where it is new enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -39,6 +39,9 @@ demo: servers ## Tell the story on real servers; KEEP=1 leaves them running
 
 test: lint servers ## Run all checks and all tests, on real servers
 	$(BIN)/pytest
+
+walk: servers ## Crash at every message there is, for three tools; make test crashes at a part of them
+	$(BIN)/pytest tests/crashing --walk 1
 
 check: lint unit ## Run all checks and the tests that need no server
 

@@ -11,4 +11,5 @@ pytest_plugins = (
     "fix_alembic",
     "fix_operator",
     "fix_system",
+    "fix_crash",
 )

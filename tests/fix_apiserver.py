@@ -2,7 +2,7 @@
 
 import secrets
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -34,13 +34,26 @@ def control_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture
-def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A namespace of the test's own; it and all that is in it are gone afterwards, finalizers or not."""
-    name = f"test-{secrets.token_hex(4)}"
-    control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    yield name
-    empty_namespace(control_plane, name)
-    _remove(control_plane, name)
+def make_namespace(control_plane: ControlPlane) -> Iterator[Callable[[], str]]:
+    """Return a function that makes one more namespace; all that is in it is gone afterwards, finalizers or not."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test-{secrets.token_hex(4)}"
+        control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        empty_namespace(control_plane, name)
+        _remove(control_plane, name)
+
+
+@pytest.fixture
+def namespace(make_namespace: Callable[[], str]) -> str:
+    """A namespace of the test's own."""
+    return make_namespace()
 
 
 def empty_namespace(plane: ControlPlane, name: str) -> None:

@@ -143,17 +143,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(majors) < 2:
         return
     chosen = {(majors[0], "superuser"), (majors[-1], "createrole")}
-    left_out = [item for item in items if _combination(item) not in {None, *chosen}]
+    left_out = [item for item in items if "tenant" in _fixtures(item) and combination(item) not in chosen]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 
 
-def _combination(item: pytest.Item) -> tuple[int, str] | None:
-    """Return major and kind of administrator of a test with a tenant, else None."""
-    if "tenant" not in getattr(item, "fixturenames", ()):
-        return None
+def combination(item: pytest.Item) -> tuple[int, str]:
+    """Return major and kind of administrator of a test that has both."""
     parameters: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
     return parameters["postgres_server"].major, parameters["admin"]
+
+
+def _fixtures(item: pytest.Item) -> tuple[str, ...]:
+    return tuple(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture

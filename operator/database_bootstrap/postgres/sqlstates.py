@@ -51,8 +51,13 @@ def error_of(error: psycopg.Error, doing: str) -> errors.BootstrapError:
         return errors.ServerUnreachable(f"The connection broke off while trying to {doing}: {server_words(error)}")
     if state == "42501":
         return errors.AccessDenied(f"The server refused to {doing}: {server_words(error)} (SQLSTATE 42501)")
-    kind = passing(state) or errors.SpecRejected
+    kind = errors.NotConverging if _is_race(error) else passing(state) or errors.SpecRejected
     return kind(f"The server refused to {doing}: {server_words(error)} (SQLSTATE {state})")
+
+
+def _is_race(error: psycopg.Error) -> bool:
+    """Whether another session has just taken the name: where it was not committed when it was looked for, no 42710."""
+    return error.sqlstate == "23505" and error.diag.schema_name == "pg_catalog"
 
 
 def refusal_of(error: psycopg.OperationalError, who: str, where: str) -> errors.BootstrapError:

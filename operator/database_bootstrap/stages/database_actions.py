@@ -35,10 +35,8 @@ class CreateDatabase:
         await join_role(connection, visit.spec.role.name)
         try:
             await connection.execute(_creation(visit.spec))
-        except psycopg.errors.DuplicateDatabase:
-            # Somebody was faster; the look that follows says who.
-            return
         except psycopg.Error as error:
+            # Where somebody was faster, the next visit looks who.
             raise error_of(error, str(self)) from None
         finally:
             visit.sessions.forget_refusal()
@@ -218,10 +216,12 @@ class MakeLedger:
         identity = ledger.Identity(
             incarnation=incarnation, cluster=owner.cluster, namespace=owner.namespace, name=owner.name, uid=owner.uid
         )
+        connection = await visit.sessions.administrator(spec.database.name)
         try:
-            connection = await visit.sessions.administrator(spec.database.name)
             await ledger.make(connection, identity, spec.role.name, visit.unaudited)
-        except psycopg.errors.DuplicateSchema:
+        except psycopg.errors.DuplicateSchema as error:
+            if await ledger.exists(connection):
+                raise error_of(error, str(self)) from None
             raise errors.NotOwned(
                 'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
                 "ledger is made"

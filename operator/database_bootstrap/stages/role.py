@@ -21,6 +21,8 @@ _QUERY = """
                CASE WHEN rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END], NULL)
     FROM pg_catalog.pg_roles WHERE rolname = %s
 """
+_REFUSED = "28P01"
+"""What the server says of a role that is not there as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,9 @@ async def observe(visit: Visit) -> Found:
     visit.role_mark = mark_in(role.comment) if role else None
     if role and visit.role_mark and _may_be_ours(visit, visit.role_mark):
         if not visit.role_is_new:
+            if visit.sessions.refusal == _REFUSED:
+                # It may have been made between that login and this look, and its password be right.
+                visit.sessions.forget_refusal()
             await visit.sessions.try_role()
         visit.facts.role = status.RoleStatus(name=visit.spec.role.name, origin=_origin(role))
     return Found(
@@ -159,12 +164,12 @@ def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]
         yield actions.RestorePassword(secret=visit.credentials.password_secret)
     if not role.can_login:
         yield actions.AllowLogin(name=name)
-    elif found.refusal == "28P01" and role.expired:
+    elif found.refusal == _REFUSED and role.expired:
         raise errors.RoleLoginRefused(
             f'Role "{name}" is valid until a time that has passed, so that no password logs in; a DBA set that, and '
             f"can take it away with ALTER ROLE \"{name}\" VALID UNTIL 'infinity'"
         )
-    elif found.refusal == "28P01":
+    elif found.refusal == _REFUSED:
         yield actions.SetPassword(name=name)
     elif found.refusal == "28000":
         raise errors.RoleLoginRefused(

@@ -1,0 +1,1 @@
+"""The crash harness: proxies that count what the operator sends, and end something at the n-th message."""

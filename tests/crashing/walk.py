@@ -1,0 +1,126 @@
+"""The walk: every point of every tool's happy path, or every k-th and those that matter most."""
+
+import itertools
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from crashing import half_applied
+from crashing.gates import Message, Place
+from crashing.scene import Case, Point, Scene, short
+from crashing.verdict import faults
+from fix_operator import Operator
+
+Trouble = Callable[[Scene, Operator, Sequence[Case]], None]
+CRITICAL = re.compile(
+    r"CREATE (ROLE|DATABASE|SCHEMA dbbootstrap|INDEX)|COMMENT ON DATABASE|INSERT INTO dbbootstrap\.(migration|seed)"
+    r"|COMMIT|POST secrets|PATCH "
+)
+"""Walked always: what writes where a second time, or none, would be seen."""
+FAULTS_LIMIT = 10
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """One kind of trouble at many points."""
+
+    scene: Scene
+    operator: Operator
+    name: str
+    trouble: Trouble | None
+    """What happens once all are held; None: each connection is cut by itself."""
+    step: int = 1
+    """Every how manieth point is walked, besides those that matter most."""
+    offset: int = 0
+    walked: Counter[tuple[str, str, Place]] = field(default_factory=Counter)
+    missed: int = 0
+    """How often the message did not come: fewer were sent than in the run that was counted."""
+    half_applied: int = 0
+    slowest: float = 0.0
+    found: list[str] = field(default_factory=list)
+    """What is wrong, and where."""
+    told: list[str] = field(default_factory=list)
+    """The figures, for people."""
+
+    def run(self, stocks: Sequence[str], servers: Sequence[str]) -> None:
+        """Walk all points of these tools and servers; fail with what is wrong, and where."""
+        began = time.monotonic()
+        self.offset = random.randrange(self.step)
+        points = list(self._points(stocks, servers))
+        random.shuffle(points)
+        while points and len(self.found) < FAULTS_LIMIT:
+            batch, points = points[: len(self.scene.berths)], points[len(self.scene.berths) :]
+            self._batch(batch)
+        self._tell(time.monotonic() - began)
+        if self.found:
+            pytest.fail("\n".join([f"{self.name}:", *self.found]))
+
+    def _points(self, stocks: Sequence[str], servers: Sequence[str]) -> Iterator[Point]:
+        """Count the messages of a run without trouble, and yield the points to walk."""
+        cases = [self.scene.begin(berth, stock) for berth, stock in zip(self.scene.berths, stocks, strict=False)]
+        self.scene.wait_until_held(cases)
+        self.scene.release(cases)
+        self.found += [
+            f"without any trouble, {case.stock.tool}: {fault}" for case in cases for fault in self._ask(case)
+        ]
+        for stock, case in zip(stocks, cases, strict=True):
+            for server in servers:
+                yield from self._chosen(stock, server, case.gates[server].seen)
+        self.scene.clear(cases)
+
+    def _chosen(self, stock: str, server: str, seen: Sequence[Message]) -> Iterator[Point]:
+        numbers = itertools.count(self.offset)
+        # A run may send one message more than the one that was counted: the walk goes on until one does not fire.
+        for number, message in enumerate([*seen, Message("beyond", answered=False)], 1):
+            for place in Place if message.answered else (Place.BEFORE,):
+                if next(numbers) % self.step == 0 or CRITICAL.search(message.words):
+                    yield Point(stock=stock, server=server, number=number, place=place)
+
+    def _batch(self, points: Sequence[Point]) -> None:
+        scene = self.scene
+        pairs = zip(scene.berths, points, strict=False)
+        cases = [scene.begin(berth, point.stock, point, cuts=self.trouble is None) for berth, point in pairs]
+        if self.trouble:
+            scene.wait_until_held(cases)
+            self.trouble(scene, self.operator, cases)
+        began = time.monotonic()
+        scene.wait_until_settled(cases)
+        if self.trouble is None:
+            scene.release(cases)
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        for case, point in zip(cases, points, strict=True):
+            self._judge(case, point)
+        scene.clear(cases)
+
+    def _judge(self, case: Case, point: Point) -> None:
+        struck = any(gate.fired for gate in case.gates.values())
+        self.missed += not struck
+        if struck:
+            self.walked[point.stock, point.server, point.place] += 1
+        where = f"{point} ({short(case.struck) or 'did not come'})"
+        if case.is_half_applied:
+            self.half_applied += 1
+            self.found += [f"{where}: {fault}" for fault in half_applied.go_on(self.scene, case)]
+        self.found += [f"{where}: {fault}" for fault in self._ask(case)]
+
+    def _ask(self, case: Case) -> list[str]:
+        return faults(self.scene, case)
+
+    def _tell(self, seconds: float) -> None:
+        """Say how many points were walked."""
+        tools: dict[str, list[str]] = {}
+        for (stock, server, place), count in sorted(self.walked.items()):
+            tools.setdefault(f"{stock}, {server}", []).append(f"{count} {place}")
+        chosen = (
+            "every point" if self.step == 1 else f"every {self.step}th from {self.offset} on, and the critical ones"
+        )
+        self.told += [
+            f"{self.name}: {self.walked.total()} points in {seconds:.0f} s ({chosen}; {self.missed} did not come)",
+            *(f"  {tool}: {', '.join(counts)}" for tool, counts in tools.items()),
+            f"  slowest way back {self.slowest:.1f} s; half-applied and cured: {self.half_applied}",
+        ]
