@@ -242,6 +242,15 @@ CASES: tuple[Case, ...] = (
         bad=({"spec.connectionSecret.name": "shop-password"}, {"spec.connectionSecret.name": "postgres-admin"}),
     ),
     Case(
+        message="`role.passwordSecretRef` must be there for `adoption: Force`: adoption never sets a password",
+        good=(
+            {"spec.adoption": "Force"},
+            {"spec.adoption": "WithCredentials", "spec.role.passwordSecretRef": GONE},
+            {"spec.adoption": "Never", "spec.role.passwordSecretRef": GONE},
+        ),
+        bad=({"spec.adoption": "Force", "spec.role.passwordSecretRef": GONE},),
+    ),
+    Case(
         message="`connectionSecret.name` must not be `<metadata.name>-role`: a generated password is kept there",
         good=(
             {"spec.connectionSecret": GONE},

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from database_bootstrap.api.outcomes import Reason, StageName, Verdict
+from database_bootstrap.api.outcomes import Reason, Verdict
 from database_bootstrap.postgres.ownership import mark_in
 from fix_engine import Bootstrap
 
@@ -104,8 +104,9 @@ async def test_role_of_somebody_else_is_left_alone(bootstrap: Bootstrap) -> None
 async def test_database_of_somebody_else_is_left_alone(bootstrap: Bootstrap) -> None:
     bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}"')
     report = await bootstrap.apply()
-    assert report.trouble and report.trouble.stage is StageName.DATABASE
-    assert report.trouble.reason is Reason.NOT_OWNED
+    assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
+    assert f'ALTER DATABASE "{bootstrap.database}" OWNER TO' in report.trouble.message
+    assert report.changes == ()
     assert bootstrap.as_superuser(
         f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{bootstrap.database}'"
     ) == [(None,)]

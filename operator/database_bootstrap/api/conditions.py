@@ -23,6 +23,7 @@ TRUTH: dict[Verdict, Truth] = {
     Verdict.RETRY: "False",
     Verdict.STALLED: "False",
     Verdict.BLOCKED: "Unknown",
+    Verdict.UNDERWAY: "Unknown",
 }
 
 
@@ -38,10 +39,15 @@ def derive(
 def progress(
     outcomes: Iterable[Outcome], *, previous: Sequence[Condition], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """Return the conditions in the middle of a visit; `outcomes` are those of the stages that have ended."""
+    """Return the conditions in the middle of a visit; `outcomes` are those of the stages that have ended.
+
+    The one that is under way may be among them, to say what it is about to do.
+    """
+    outcomes = tuple(outcomes)
+    about = next((outcome.message for outcome in outcomes if outcome.verdict is Verdict.UNDERWAY), None)
     ended = {outcome.stage: outcome for outcome in in_line(outcomes) if outcome.verdict is Verdict.DONE}
     ahead = [stage for stage in StageName if stage not in ended]
-    doing = f"Working on stage {ahead[0]}." if ahead else "Publishing what was done."
+    doing = about or (f"Working on stage {ahead[0]}." if ahead else "Publishing what was done.")
     pen = _Pen(previous, generation, now)
     summary = (
         pen.write(READY, "Unknown", Reason.PROGRESSING, doing),
@@ -67,8 +73,8 @@ def _lined_up(said: dict[StageName, Outcome]) -> Iterator[Outcome]:
             yield _blocked(stage, failed)
             continue
         outcome = said.get(stage) or _silent(stage)
-        if outcome.verdict is Verdict.BLOCKED:
-            outcome = replace(outcome, verdict=Verdict.RETRY)  # By nothing that anybody told of.
+        if outcome.verdict in {Verdict.BLOCKED, Verdict.UNDERWAY}:
+            outcome = replace(outcome, verdict=Verdict.RETRY)  # By nothing that anybody told of; or it has no end.
         if outcome.verdict is not Verdict.DONE:
             failed = outcome
         yield outcome

@@ -41,6 +41,8 @@ class Verdict(StrEnum):
     """Not there, and it needs a person."""
     BLOCKED = "Blocked"
     """Not looked at, because a stage before it did not end well."""
+    UNDERWAY = "Underway"
+    """In the middle of a visit: about to do what the message says. No visit ends so."""
 
 
 class Reason(StrEnum):

@@ -21,6 +21,14 @@ class LocaleProvider(StrEnum):
     BUILTIN = "Builtin"
 
 
+class Adoption(StrEnum):
+    """Whether a role and a database that existed before are taken over."""
+
+    NEVER = "Never"
+    WITH_CREDENTIALS = "WithCredentials"
+    FORCE = "Force"
+
+
 class AdminSecretRef(Model):
     """A Secret with an administrator's access."""
 

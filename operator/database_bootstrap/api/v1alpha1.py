@@ -13,6 +13,7 @@ from database_bootstrap.api.rules import Rule, Unique
 from database_bootstrap.api.sources import INLINE_CHARACTERS, ConfigMapRef, InlineFile, SourceSpec
 from database_bootstrap.api.targets import (
     AdminSecretRef,
+    Adoption,
     DatabaseSpec,
     ExtensionSpec,
     LocaleProvider,
@@ -28,6 +29,7 @@ from database_bootstrap.errors import SpecRejected
 __all__ = [
     "ROOT_RULES",
     "AdminSecretRef",
+    "Adoption",
     "ConfigMapRef",
     "ConnectionSecretSpec",
     "DatabaseSpec",
@@ -188,6 +190,11 @@ class Spec(Model):
                 spec.connection_secret is None or spec.connection_secret.name not in _secrets_in_use(spec)
             ),
         ),
+        Rule(
+            cel="!has(self.adoption) || self.adoption != 'Force' || has(self.role.passwordSecretRef)",
+            message="`role.passwordSecretRef` must be there for `adoption: Force`: adoption never sets a password",
+            holds=lambda spec: spec.adoption is not Adoption.FORCE or spec.role.password_secret_ref is not None,
+        ),
     )
 
     server: ServerSpec
@@ -206,6 +213,12 @@ class Spec(Model):
     """The first-run data."""
     connection_secret: ConnectionSecretSpec | None = None
     """Where the access for applications is published. Without it the Secret is `<name of the resource>-db`."""
+    adoption: Adoption = Adoption.WITH_CREDENTIALS
+    """What to do with a role and a database that exist already and that no resource has made.
+
+    WithCredentials: take them over where the password of `role.passwordSecretRef` logs in as the role, and the role
+    owns the database. Force: on the administrator's word also a database that the administrator or a superuser owns.
+    Never: leave them alone. Adoption sets no password, and changes nothing that the resource does not name."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """What a deletion of the resource leaves behind.
 

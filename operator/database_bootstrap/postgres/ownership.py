@@ -34,6 +34,8 @@ class Mark:
     owner: Owner
     database: str
     origin: Origin
+    role_unmarked: bool = False
+    """On a database: its role carries no mark, as the administrator may not comment on it; this one counts for both."""
 
 
 def mark_in(comment: str | None) -> Mark | None:
@@ -43,7 +45,12 @@ def mark_in(comment: str | None) -> Mark | None:
         return None
     try:
         fields = json.loads(last_line.removeprefix(_PREFIX))
-        return Mark(owner=Owner(**fields["owner"]), database=fields["database"], origin=Origin(fields["origin"]))
+        return Mark(
+            owner=Owner(**fields["owner"]),
+            database=fields["database"],
+            origin=Origin(fields["origin"]),
+            role_unmarked=fields.get("role_unmarked") is True,
+        )
     except (ValueError, KeyError, TypeError):
         return None
 

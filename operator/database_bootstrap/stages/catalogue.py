@@ -15,7 +15,8 @@ _LOCALE = "datlocale"
 _DATABASE = """
     SELECT d.oid, pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),
            d.datlocprovider::text, d.datcollate, d.{locale}, d.datconnlimit,
-           pg_catalog.shobj_description(d.oid, 'pg_database')
+           pg_catalog.shobj_description(d.oid, 'pg_database'),
+           pg_catalog.has_database_privilege('public', d.oid, 'CONNECT')
     FROM pg_catalog.pg_database d WHERE d.datname = %s
 """
 _INSIDE = """
@@ -35,7 +36,7 @@ _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_
 _LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
 _LEDGER = f"SELECT incarnation::text, cluster, namespace, name, uid, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
 _USER_TABLES = """
-    SELECT n.nspname, c.relname
+    SELECT n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner)
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'dbbootstrap') AND n.nspname !~ '^pg_'
@@ -61,11 +62,29 @@ class Database:
     """Of the providers icu and builtin."""
     connection_limit: int
     comment: str | None
+    public_may_connect: bool = False
 
     @property
     def mark(self) -> Mark | None:
         """Whose it is."""
         return mark_in(self.comment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """How many tables there are that are no system's, no extension's and not ours."""
+
+    count: int
+    first: tuple[str, ...]
+    owners: tuple[str, ...]
+    """Of those that the role does not own."""
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "no tables"
+        more = ", …" if self.count > len(self.first) else ""
+        owners = f", some owned by {', '.join(self.owners)}" if self.owners else ""
+        return f"{self.count} table{'s' * (self.count > 1)}: {', '.join(self.first)}{more}{owners}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +112,7 @@ async def find_database(connection: Connection, name: str) -> Database | None:
     found = await rows(connection, _DATABASE.format(locale=locale), (name,), doing="look for the database")
     if not found:
         return None
-    oid, owner, encoding, provider, collate, locale_name, limit, comment = found[0]
+    oid, owner, encoding, provider, collate, locale_name, limit, comment, public = found[0]
     return Database(
         name=name,
         oid=oid,
@@ -104,6 +123,7 @@ async def find_database(connection: Connection, name: str) -> Database | None:
         locale=locale_name,
         connection_limit=limit,
         comment=comment,
+        public_may_connect=public,
     )
 
 
@@ -134,7 +154,17 @@ def _version(connection: Connection) -> str:
 
 async def user_tables(connection: Connection) -> list[tuple[str, str]]:
     """Return (schema, table) of all that is no system's, no extension's and not ours; partitions with their parent."""
-    return [(schema, table) for schema, table in await rows(connection, _USER_TABLES, doing="look for tables")]
+    return [(schema, table) for schema, table, _ in await rows(connection, _USER_TABLES, doing="look for tables")]
+
+
+async def count_tables(connection: Connection, role: str) -> Tables:
+    """Return what `user_tables` finds, for people."""
+    found = await rows(connection, _USER_TABLES, doing="look for tables")
+    return Tables(
+        count=len(found),
+        first=tuple(f"{schema}.{table}" for schema, table, _ in found[:5]),
+        owners=tuple(sorted({owner for _, _, owner in found} - {role})),
+    )
 
 
 async def ledger_seq(connection: Connection) -> int:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
-from database_bootstrap.api.v1alpha1 import DatabaseSpec, LocaleSpec, Spec
-from database_bootstrap.stages import catalogue, identity
+from database_bootstrap.api.v1alpha1 import Adoption, Spec
+from database_bootstrap.postgres.ownership import Origin
+from database_bootstrap.stages import adoption, catalogue, creation, identity
 from database_bootstrap.stages import database_actions as actions
-from database_bootstrap.stages.catalogue import Database, Inside
-from database_bootstrap.stages.role import is_ours, may_take, not_owned
+from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
+from database_bootstrap.stages.authority import Authority, authority_over
+from database_bootstrap.stages.catalogue import Database, Inside, Tables
+from database_bootstrap.stages.claims import is_ours, may_take, not_owned, was_said_to_be_ours
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
@@ -22,32 +25,56 @@ class Found:
     database: Database | None
     inside: Inside | None = None
     """None where the database is not there, or cannot be entered."""
+    tables: Tables | None = None
+    """Only counted in a database without mark and ledger: what has tables was not made here a moment ago."""
+    authority: Authority | None = None
+    """Only asked for where a database is to be taken from another owner."""
 
 
 async def observe(visit: Visit) -> Found:
     """Look for the database, and into it."""
     view = await visit.view()
-    name = visit.spec.database.name
-    database = await catalogue.find_database(view, name)
+    database = await catalogue.find_database(view, visit.spec.database.name)
     visit.database_exists = database is not None
-    if database is None or not (_is_takeable(visit, database) or _was_intended(visit, database)):
-        return Found(database=database)
+    if database is None:
+        return Found(database=None)
+    if not _may_be_entered(visit, database):
+        return Found(database=database, authority=await _authority(visit, database))
     if visit.planning and await visit.sessions.try_role() is None:
         return Found(database=database)
-    inside = await catalogue.look_inside(visit.sessions.as_role or await visit.sessions.owner())
+    session = visit.sessions.as_role or await visit.sessions.owner()
+    inside = await catalogue.look_inside(session)
     visit.incarnation = inside.incarnation
-    if identity.trouble(visit.subject, visit.pin, database, inside):
-        # The status keeps what was known of the data that is looked for: that explains what became of it.
-        return Found(database=database, inside=inside)
+    if not identity.trouble(visit.subject, visit.pin, database, inside):
+        # Otherwise the status keeps what was known of the data that is looked for: that explains what became of it.
+        await _learn(visit, database, inside)
+    is_unknown = database.mark is None and inside.incarnation is None
+    tables = await catalogue.count_tables(session, visit.spec.role.name) if is_unknown else None
+    return Found(database=database, inside=inside, tables=tables)
+
+
+def _may_be_entered(visit: Visit, database: Database) -> bool:
+    is_adopted = visit.adopting is not None and database.mark is None and database.owner == visit.spec.role.name
+    return is_adopted or _is_takeable(visit, database) or _was_intended(visit, database)
+
+
+async def _authority(visit: Visit, database: Database) -> Authority | None:
+    is_to_be_taken = database.mark is None and visit.spec.adoption is Adoption.FORCE
+    return await authority_over(visit, database) if is_to_be_taken else None
+
+
+async def _learn(visit: Visit, database: Database, inside: Inside) -> None:
     visit.facts.server = inside.server.model_copy(update=await _address(visit))
     visit.facts.database = status.DatabaseStatus(
-        name=name,
+        name=database.name,
         oid=database.oid,
         origin=status.Origin(mark.origin) if (mark := database.mark or visit.role_mark) else None,
         incarnation=identity.pinned(visit.subject, visit.pin, inside),
         ledger_seq=inside.ledger_seq,
     )
-    return Found(database=database, inside=inside)
+    if visit.facts.role is None:
+        # It carries no mark, and its database has just been given the one that speaks for both.
+        visit.facts.role = status.RoleStatus(name=visit.spec.role.name, origin=status.Origin.ADOPTED)
 
 
 async def _address(visit: Visit) -> dict[str, object]:
@@ -79,7 +106,7 @@ def _was_intended(visit: Visit, database: Database) -> bool:
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the database as wanted; raise for another's, and for what only a new one could satisfy."""
     name = visit.spec.database.name
-    if found.database is None or found.inside is not None or _is_takeable(visit, found.database):
+    if found.database is None or found.database.mark is None or _is_takeable(visit, found.database):
         identity.check(visit.subject, visit.pin, found.database, found.inside)
     if found.database is None:
         return (
@@ -88,22 +115,22 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
             actions.MarkDatabase(name=name),
             *_compare_contents(visit, Inside()),
         )
-    _check_ownership(visit, found.database)
-    _check_creation_settings(visit.spec.database, found.database)
-    return tuple(_compare_present(visit, found.database, found.inside or Inside()))
+    _check_ownership(visit, found, found.database)
+    creation.check(visit.spec.database, found.database)
+    return tuple(_compare_present(visit, found, found.database))
 
 
 def _is_takeable(visit: Visit, database: Database) -> bool:
     return database.mark is not None and may_take(visit, database.mark)
 
 
-def _check_ownership(visit: Visit, database: Database) -> None:
+def _check_ownership(visit: Visit, found: Found, database: Database) -> None:
     role, quoted = visit.spec.role.name, f'Database "{database.name}"'
-    if database.mark is None and not _was_intended(visit, database):
-        raise errors.NotOwned(
-            f"{quoted} exists and was not made by this operator; it is left alone. Choose another database.name"
-        )
-    if database.mark is not None and not may_take(visit, database.mark):
+    if database.mark is None:
+        if not _was_intended(visit, database) or (found.tables and found.tables.count):
+            adoption.check_database(visit, database, found.authority)
+        return
+    if not may_take(visit, database.mark):
         raise not_owned(quoted, database.mark)
     if database.owner != role:
         raise errors.SettingMismatch(
@@ -112,43 +139,40 @@ def _check_ownership(visit: Visit, database: Database) -> None:
         )
 
 
-def _check_creation_settings(wanted: DatabaseSpec, found: Database) -> None:
-    if wanted.encoding != found.encoding:
-        raise errors.SettingMismatch(
-            f'Database "{found.name}" has encoding {found.encoding} instead of {wanted.encoding}, which only counts at '
-            "creation; make a new database and move the data"
-        )
-    if wanted.locale and _locale_key(wanted.locale) != _found_locale(found):
-        raise errors.SettingMismatch(
-            f'Database "{found.name}" has locale {found.locale or found.collate} instead of {wanted.locale.name} '
-            f"({wanted.locale.provider.value}), which only counts at creation; make a new database and move the data"
-        )
-
-
-def _locale_key(locale: LocaleSpec) -> tuple[str, str]:
-    return locale.provider.value[0].lower().replace("l", "c"), _spelled(locale.name)
-
-
-def _found_locale(found: Database) -> tuple[str, str]:
-    return found.provider, _spelled(found.collate if found.provider == "c" else found.locale or "")
-
-
-def _spelled(locale: str) -> str:
-    # The server rewrites what it was given: en_US.utf8 → en_US.UTF-8 (libc), de_AT → de-AT (ICU, 16 and newer).
-    return locale.lower().replace("_", "").replace("-", "")
-
-
-def _compare_present(visit: Visit, database: Database, inside: Inside) -> Iterator[Action]:
+def _compare_present(visit: Visit, found: Found, database: Database) -> Iterator[Action]:
+    inside = found.inside or (found.authority and found.authority.inside) or Inside()
     if database.mark is None:
-        is_new = inside.incarnation is None
-        yield actions.MarkDatabase(name=database.name, comment=database.comment, is_new=is_new)
+        yield _claim(visit, found, database)
     elif not is_ours(visit, database.mark):
-        yield actions.TakeDatabase(name=database.name, comment=database.comment)
+        is_said = was_said_to_be_ours(visit, database.mark)
+        yield actions.TakeDatabase(name=database.name, comment=database.comment, is_said=is_said)
     yield from _compare_identity(visit, database, inside)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:
         yield actions.LimitConnections(name=database.name, limit=limit)
     yield from _compare_contents(visit, inside)
+
+
+def _claim(visit: Visit, found: Found, database: Database) -> Action:
+    """Return what marks a database that has no mark: made here a moment ago, known from before, or adopted."""
+    if found.inside and found.inside.incarnation and visit.may_mark_role:
+        known = visit.subject.status.database
+        # Where nobody knows any more it is called adopted, and so never dropped.
+        origin = Origin(known.origin) if known and known.origin else Origin.ADOPTED
+        return actions.MarkDatabase(name=database.name, comment=database.comment, origin=origin, is_new=False)
+    is_made_here = _was_intended(visit, database) and visit.role_mark and visit.role_mark.origin is Origin.CREATED
+    if is_made_here and found.tables and not found.tables.count:
+        return actions.MarkDatabase(name=database.name, comment=database.comment)
+    kind = AdoptDatabase if database.owner == visit.spec.role.name else HandOverDatabase
+    tables = found.tables or (found.authority.tables if found.authority else None)
+    words = adoption.describe_database(database, tables)
+    return kind(
+        name=database.name,
+        comment=database.comment,
+        found=words,
+        announcement=visit.adopting or f"Adopting {words}. {adoption.CHANGES}",
+        role_unmarked=not visit.may_mark_role,
+    )
 
 
 def _compare_identity(visit: Visit, database: Database | None, inside: Inside) -> Iterator[Action]:
@@ -183,8 +207,15 @@ def wanted_schemas(spec: Spec) -> tuple[str, ...]:
 
 
 def conclude(visit: Visit, found: Found) -> Conclusion:
-    """Say that the database is there."""
-    return Conclusion(reason=Reason.DATABASE_IN_PLACE, message=f'Database "{visit.spec.database.name}" is there')
+    """Say that the database is there, and who else may enter it."""
+    name = visit.spec.database.name
+    is_open = found.database is not None and found.database.public_may_connect
+    said = f'PUBLIC may connect to it; to close it, run REVOKE CONNECT, TEMPORARY ON DATABASE "{name}" FROM PUBLIC.'
+    return Conclusion(
+        reason=Reason.DATABASE_IN_PLACE,
+        message=f'Database "{name}" is there',
+        warnings=(said,) if is_open else (),
+    )
 
 
 STAGE = Stage(name=StageName.DATABASE, observe=observe, compare=compare, conclude=conclude)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import LiteralString
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages.role_actions import require_rights
+from database_bootstrap.stages.role_actions import from_whom, require_rights
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
 
@@ -83,6 +83,7 @@ class MarkDatabase:
     name: str
     comment: str | None = None
     """What the comment says already."""
+    origin: Origin = Origin.CREATED
     is_new: bool = True
     """It was not opened to anybody by its owner yet."""
 
@@ -90,7 +91,7 @@ class MarkDatabase:
         return f'mark database "{self.name}"' + (" and close it to PUBLIC" if self.is_new else "")
 
     async def run(self, visit: Visit) -> None:
-        mark = Mark(owner=visit.subject.owner, database=self.name, origin=Origin.CREATED)
+        mark = Mark(owner=visit.subject.owner, database=self.name, origin=self.origin)
         name = sql.Identifier(self.name)
         comment = sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(with_mark(self.comment, mark)))
         revoke = sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name)
@@ -103,14 +104,16 @@ class TakeDatabase:
 
     name: str
     comment: str | None
+    is_said: bool = False
+    """By a person, whose word is noted."""
 
     def __str__(self) -> str:
-        return f'take over database "{self.name}"'
+        return f'take over database "{self.name}"' + from_whom(self.comment, self.is_said)
 
     async def run(self, visit: Visit) -> None:
         before = mark_in(self.comment)
-        origin = before.origin if before else Origin.ADOPTED
-        mark = Mark(owner=visit.subject.owner, database=self.name, origin=origin)
+        assert before is not None
+        mark = replace(before, owner=visit.subject.owner, database=self.name)
         statement = sql.SQL("COMMENT ON DATABASE {} IS {}").format(
             sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
         )

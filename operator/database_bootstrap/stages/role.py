@@ -1,25 +1,37 @@
 """Role: there, this resource's, logging in with the password of its Secret, and without power over others."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from database_bootstrap import errors
-from database_bootstrap.api import names, status
+from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
-from database_bootstrap.postgres.ownership import Mark, mark_in
-from database_bootstrap.stages import identity
+from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.stages import adoption, catalogue, identity
 from database_bootstrap.stages import role_actions as actions
+from database_bootstrap.stages.adoption_actions import AdoptRole
+from database_bootstrap.stages.authority import Authority, authority_over
+from database_bootstrap.stages.catalogue import Database
+from database_bootstrap.stages.claims import is_ours, may_be_ours, may_take, not_owned, was_said_to_be_ours
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
 _QUERY = """
     SELECT rolcanlogin, rolconnlimit, pg_catalog.shobj_description(oid, 'pg_authid'),
+           (SELECT pg_catalog.shobj_description(d.oid, 'pg_database')
+            FROM pg_catalog.pg_database d WHERE d.datname = %s AND d.datdba = r.oid),
            rolvaliduntil < pg_catalog.now(),
            pg_catalog.array_remove(ARRAY[
                CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
-               CASE WHEN rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END], NULL)
-    FROM pg_catalog.pg_roles WHERE rolname = %s
+               CASE WHEN rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END], NULL),
+           pg_catalog.array_remove(ARRAY[
+               CASE WHEN rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END, CASE WHEN NOT rolinherit THEN 'NOINHERIT' END,
+               CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+               CASE WHEN rolconnlimit >= 0 THEN 'CONNECTION LIMIT ' || rolconnlimit END,
+               CASE WHEN rolvaliduntil IS NOT NULL THEN 'VALID UNTIL ' || rolvaliduntil END], NULL)
+    FROM pg_catalog.pg_roles r WHERE rolname = %s
 """
 _REFUSED = "28P01"
 """What the server says of a role that is not there as well."""
@@ -32,9 +44,23 @@ class Role:
     can_login: bool
     connection_limit: int
     comment: str | None
+    database_comment: str | None
+    """Of the database that the resource wants, where the role owns it."""
     expired: bool
     """VALID UNTIL lies in the past: no password logs in."""
     powers: tuple[str, ...]
+    attributes: tuple[str, ...]
+    """What CREATE ROLE would have to say to make it."""
+
+    @property
+    def own_mark(self) -> Mark | None:
+        """Whose it is, as its own comment says."""
+        return mark_in(self.comment)
+
+    @property
+    def mark(self) -> Mark | None:
+        """Whose it is; where it says nothing itself, its database speaks for it."""
+        return self.own_mark or mark_in(self.database_comment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +74,11 @@ class Found:
     """The connection Secret is there, and has it."""
     refusal: str | None
     """The SQLSTATE with which the server refused the role's login; None when it was let in, or was not tried."""
+    survey: adoption.Survey | None = None
+    """Of a role that carries no mark."""
+    database: Database | None = None
+    """Only looked for where there is no role: it cannot be this resource's."""
+    authority: Authority | None = None
 
 
 async def observe(visit: Visit) -> Found:
@@ -56,10 +87,12 @@ async def observe(visit: Visit) -> Found:
     kept = await visit.credentials.password()
     if published:
         await visit.sessions.try_role()
-    found = await rows(await visit.view(), _QUERY, (visit.spec.role.name,), doing="look for the role")
+    names_wanted = (visit.spec.database.name, visit.spec.role.name)
+    found = await rows(await visit.view(), _QUERY, names_wanted, doing="look for the role")
     role = _role(*found[0]) if found else None
-    visit.role_mark = mark_in(role.comment) if role else None
-    if role and visit.role_mark and _may_be_ours(visit, visit.role_mark):
+    visit.role_mark = role.mark if role else None
+    survey = await _survey(visit, role) if role and role.mark is None else None
+    if role and visit.role_mark and may_be_ours(visit, visit.role_mark):
         if not visit.role_is_new:
             if visit.sessions.refusal == _REFUSED:
                 # It may have been made between that login and this look, and its password be right.
@@ -71,50 +104,37 @@ async def observe(visit: Visit) -> Found:
         password_kept=kept is not None,
         password_published=published is not None,
         refusal=visit.sessions.refusal,
+        survey=survey,
+        **({} if role else await _squatter(visit)),
     )
 
 
-def _role(can_login: bool, limit: int, comment: str | None, expired: bool | None, powers: list[str]) -> Role:
+async def _survey(visit: Visit, role: Role) -> adoption.Survey:
+    candidate = adoption.Candidate(
+        name=visit.spec.role.name, can_login=role.can_login, attributes=role.attributes, powers=role.powers
+    )
+    found = await adoption.survey(visit, candidate)
+    visit.adopting = adoption.announcement(found)
+    visit.may_mark_role = found.authority.may_mark
+    return found
+
+
+async def _squatter(visit: Visit) -> dict[str, Any]:
+    """Return the database that is there without the role, if any, and what the administrator may do to it."""
+    database = await catalogue.find_database(await visit.view(), visit.spec.database.name)
+    return {"database": database, "authority": await authority_over(visit, database) if database else None}
+
+
+def _role(can_login: bool, limit: int, *rest: Any) -> Role:
+    comment, database_comment, expired, powers, attributes = rest
     return Role(
-        can_login=can_login, connection_limit=limit, comment=comment, expired=bool(expired), powers=tuple(powers)
-    )
-
-
-def is_ours(visit: Visit, mark: Mark | None) -> bool:
-    """Whether the mark names this very resource."""
-    return mark is not None and mark.owner == visit.subject.owner
-
-
-def _has_our_name(visit: Visit, mark: Mark) -> bool:
-    """Whether the mark names a resource of our cluster, namespace and name that is not there any more."""
-    owner = visit.subject.owner
-    return replace(mark.owner, uid=owner.uid) == owner
-
-
-def _may_be_ours(visit: Visit, mark: Mark) -> bool:
-    """Whether it is worth asking if the role's password is this resource's."""
-    return _has_our_name(visit, mark) or _was_said_to_be_ours(visit, mark)
-
-
-def _was_said_to_be_ours(visit: Visit, mark: Mark) -> bool:
-    return visit.subject.annotations.get(names.ANNOTATION_TAKE_OVER) == mark.owner.uid
-
-
-def may_take(visit: Visit, mark: Mark) -> bool:
-    """Whether what is marked so is this resource's to take.
-
-    It is its own; or it was, under another uid, and the role's password proves it; or a person has said so.
-    """
-    if is_ours(visit, mark) or _was_said_to_be_ours(visit, mark):
-        return True
-    return _has_our_name(visit, mark) and visit.sessions.as_role is not None
-
-
-def not_owned(what: str, mark: Mark) -> errors.NotOwned:
-    """Return the error for what is marked as another's."""
-    return errors.NotOwned(
-        f"{what} belongs to {mark.owner}; it is left alone. If that resource is gone for good, annotate this one with "
-        f"{names.ANNOTATION_TAKE_OVER}={mark.owner.uid}"
+        can_login=can_login,
+        connection_limit=limit,
+        comment=comment,
+        database_comment=database_comment,
+        expired=bool(expired),
+        powers=tuple(powers),
+        attributes=tuple(attributes),
     )
 
 
@@ -122,13 +142,21 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the role as wanted; raise `NotOwned` and its kin for one that must not be touched."""
     if found.role is None:
         return tuple(_compare_absent(visit, found))
-    _check(visit, found, found.role)
+    if found.survey:
+        adoption.check(visit, found.survey)
+    else:
+        _check(visit, found, found.role)
     return tuple(_compare_present(visit, found, found.role))
 
 
 def _compare_absent(visit: Visit, found: Found) -> Iterator[Action]:
     if visit.pin and not identity.is_acknowledged(visit.subject, visit.pin):
         raise identity.lost(visit.pin, f'Role "{visit.spec.role.name}" is gone, and with it the database')
+    # What the role owns was made, with the role, between the two looks; the next visit sees both.
+    if found.database and found.database.mark is None and found.database.owner != visit.spec.role.name:
+        adoption.check_database(visit, found.database, found.authority)
+    if found.database and found.database.mark and not may_take(visit, found.database.mark):
+        raise not_owned(f'Database "{found.database.name}"', found.database.mark)
     if not found.password_kept:
         yield actions.KeepPassword(secret=visit.credentials.password_secret)
     yield actions.CreateRole(name=visit.spec.role.name, connection_limit=visit.spec.role.connection_limit)
@@ -136,13 +164,9 @@ def _compare_absent(visit: Visit, found: Found) -> Iterator[Action]:
 
 def _check(visit: Visit, found: Found, role: Role) -> None:
     name = visit.spec.role.name
-    mark = mark_in(role.comment)
-    if mark is None:
-        raise errors.NotOwned(
-            f'Role "{name}" exists and was not made by this operator; it is left alone. Choose another role.name'
-        )
-    if not may_take(visit, mark):
-        raise not_owned(f'Role "{name}"', mark)
+    assert role.mark is not None
+    if not may_take(visit, role.mark):
+        raise not_owned(f'Role "{name}"', role.mark)
     if role.powers:
         raise errors.RoleTooPowerful(
             f'Role "{name}" has become {" ".join(role.powers)}, which an application must not be; take it away with '
@@ -158,8 +182,7 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
 
 def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
     name = visit.spec.role.name
-    if not is_ours(visit, visit.role_mark):
-        yield actions.MarkRole(name=name, comment=role.comment)
+    yield from _compare_mark(visit, found, role)
     if not found.password_kept:
         yield actions.RestorePassword(secret=visit.credentials.password_secret)
     if not role.can_login:
@@ -170,6 +193,7 @@ def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]
             f"can take it away with ALTER ROLE \"{name}\" VALID UNTIL 'infinity'"
         )
     elif found.refusal == _REFUSED:
+        _check_rotation(visit, role)
         yield actions.SetPassword(name=name)
     elif found.refusal == "28000":
         raise errors.RoleLoginRefused(
@@ -180,15 +204,54 @@ def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]
         yield actions.LimitConnections(name=name, limit=limit)
 
 
+def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
+    name, known = visit.spec.role.name, visit.subject.status.role
+    # Where nobody knows any more it is called adopted, and so never dropped.
+    origin = Origin(known.origin) if known and known.origin else Origin.ADOPTED
+    if role.own_mark:
+        if not is_ours(visit, role.own_mark):
+            is_said = was_said_to_be_ours(visit, role.own_mark)
+            yield actions.MarkRole(name=name, comment=role.comment, origin=role.own_mark.origin, is_said=is_said)
+    elif found.survey is None:
+        if role.mark and not role.mark.role_unmarked:
+            yield actions.MarkRole(name=name, comment=role.comment, origin=origin)
+    elif found.survey.authority.may_mark:
+        if adoption.is_ours_by_ledger(visit, found.survey):
+            yield actions.MarkRole(name=name, comment=role.comment, origin=origin)
+        else:
+            words = adoption.describe_role(found.survey)
+            yield AdoptRole(
+                name=name, comment=role.comment, found=words, announcement=adoption.announcement(found.survey)
+            )
+
+
+def _check_rotation(visit: Visit, role: Role) -> None:
+    """Raise where the password of an adopted role was never known here: adoption sets none."""
+    if role.mark and role.mark.origin is Origin.ADOPTED and visit.pin is None:
+        name, reference = visit.spec.role.name, visit.spec.role.password_secret_ref
+        secret = reference.name if reference else visit.credentials.password_secret
+        raise errors.RoleLoginRefused(
+            f'Role "{name}" is adopted, and the password in Secret {secret} does not log in; adoption never sets one. '
+            f'Write the right one into the Secret, or set it with ALTER ROLE "{name}" PASSWORD'
+        )
+
+
 def conclude(visit: Visit, found: Found) -> Conclusion:
     """Say that the role is there."""
     assert found.role is not None
-    return Conclusion(reason=Reason.ROLE_IN_PLACE, message=f'Role "{visit.spec.role.name}" is there and logs in')
+    unmarked = "It carries no mark, as the administrator may not comment on it; that of its database counts for both."
+    return Conclusion(
+        reason=Reason.ROLE_IN_PLACE,
+        message=f'Role "{visit.spec.role.name}" is there and logs in',
+        warnings=() if found.role.own_mark else (unmarked,),
+    )
 
 
 def _origin(role: Role) -> status.Origin | None:
-    mark = mark_in(role.comment)
-    return status.Origin(mark.origin) if mark else None
+    if role.mark is None:
+        return None
+    # What could not be marked was not made here.
+    return status.Origin.ADOPTED if role.mark.role_unmarked else status.Origin(role.mark.origin)
 
 
 STAGE = Stage(name=StageName.ROLE, observe=observe, compare=compare, conclude=conclude)

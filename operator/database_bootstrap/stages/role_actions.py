@@ -70,22 +70,31 @@ class CreateRole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkRole:
-    """Take the role over: its comment names this resource from now on."""
+    """Take the role over, or back: its comment names this resource from now on."""
 
     name: str
     comment: str | None
+    origin: Origin
+    is_said: bool = False
+    """By a person, whose word is noted."""
 
     def __str__(self) -> str:
-        return f'take over role "{self.name}"'
+        if mark_in(self.comment) is None:
+            return f'mark role "{self.name}" again'
+        return f'take over role "{self.name}"' + from_whom(self.comment, self.is_said)
 
     async def run(self, visit: Visit) -> None:
-        before = mark_in(self.comment)
-        origin = before.origin if before else Origin.ADOPTED
-        mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=origin)
+        mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=self.origin)
         statement = sql.SQL("COMMENT ON ROLE {} IS {}").format(
             sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
         )
         await execute(await visit.sessions.administrator(), statement, doing=str(self))
+
+
+def from_whom(comment: str | None, is_said: bool) -> str:
+    """Return the words for what a person has said, for a comment that names another resource."""
+    before = mark_in(comment)
+    return f" from {before.owner}, as a person said" if before and is_said else ""
 
 
 async def require_rights(visit: Visit) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from database_bootstrap.api.outcomes import Outcome, StageName
+from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres import ledger
@@ -71,6 +71,10 @@ class Visit:
     """What was worth an event in this visit, once."""
     role_mark: Mark | None = None
     """What the role's comment says, once it was read."""
+    adopting: str | None = None
+    """What is announced of a role without a mark that is about to be adopted, and of its database."""
+    may_mark_role: bool = True
+    """The administrator may comment on the role; asked where it carries no mark."""
     role_is_new: bool = False
     """The role was made by this visit: its password is known to be right, and there is no database to log in to yet."""
     rights_known: bool = False
@@ -86,6 +90,7 @@ class Visit:
     """Stage and change: what was done, and is not in the audit log yet."""
     _changes: list[str] = field(default_factory=list)
     _told: bool = False
+    _announced: bool = False
 
     @property
     def spec(self) -> Spec:
@@ -127,6 +132,13 @@ class Visit:
         except psycopg.Error as error:
             raise error_of(error, "write the audit log") from None
         self.unaudited.clear()
+
+    async def announce(self, stage: StageName, message: str) -> None:
+        """Show what is about to be taken over, before anything of it is changed; once a visit."""
+        if not (self._announced or self.planning):
+            self._announced = True
+            said = Outcome(stage=stage, verdict=Verdict.UNDERWAY, reason=Reason.PROGRESSING, message=message)
+            await self.progress((*self.outcomes, said), self.facts)
 
     async def tell_progress(self) -> None:
         """Show that a slow stage has begun; once a visit, and not while planning."""

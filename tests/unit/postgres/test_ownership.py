@@ -12,6 +12,7 @@ marks = st.builds(
     owner=st.builds(Owner, cluster=texts, namespace=texts, name=texts, uid=texts),
     database=texts,
     origin=st.sampled_from(Origin),
+    role_unmarked=st.booleans(),
 )
 
 

@@ -1,0 +1,47 @@
+"""Claims: whose is what is there, by its mark; pure."""
+
+from dataclasses import replace
+
+from database_bootstrap import errors
+from database_bootstrap.api import names
+from database_bootstrap.postgres.ownership import Mark
+from database_bootstrap.stages.visit import Visit
+
+
+def is_ours(visit: Visit, mark: Mark | None) -> bool:
+    """Whether the mark names this very resource."""
+    return mark is not None and mark.owner == visit.subject.owner
+
+
+def may_be_ours(visit: Visit, mark: Mark) -> bool:
+    """Whether it is worth asking if the role's password is this resource's."""
+    return _has_our_name(visit, mark) or was_said_to_be_ours(visit, mark)
+
+
+def may_take(visit: Visit, mark: Mark) -> bool:
+    """Whether what is marked so is this resource's to take.
+
+    It is its own; or it was, under another uid, and the role's password proves it; or a person has said so.
+    """
+    if is_ours(visit, mark) or was_said_to_be_ours(visit, mark):
+        return True
+    return _has_our_name(visit, mark) and visit.sessions.as_role is not None
+
+
+def was_said_to_be_ours(visit: Visit, mark: Mark) -> bool:
+    """Whether a person has named the resource of the mark as one whose things are this one's."""
+    return visit.subject.annotations.get(names.ANNOTATION_TAKE_OVER) == mark.owner.uid
+
+
+def not_owned(what: str, mark: Mark) -> errors.NotOwned:
+    """Return the error for what is marked as another's."""
+    return errors.NotOwned(
+        f"{what} belongs to {mark.owner}; it is left alone. If that resource is gone for good, annotate this one with "
+        f"{names.ANNOTATION_TAKE_OVER}={mark.owner.uid}"
+    )
+
+
+def _has_our_name(visit: Visit, mark: Mark) -> bool:
+    """Whether the mark names a resource of our cluster, namespace and name that is not there any more."""
+    owner = visit.subject.owner
+    return replace(mark.owner, uid=owner.uid) == owner
