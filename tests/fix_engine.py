@@ -14,7 +14,7 @@ from database_bootstrap.api.binding import Connection, secret_data
 from database_bootstrap.api.outcomes import Outcome, StageName
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import parse_spec
-from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
 from database_bootstrap.errors import NotOwned, ReferenceNotFound
 from database_bootstrap.postgres.ownership import Owner
@@ -40,11 +40,11 @@ class Drawer:
     async def secret(self, name: str) -> KeptSecret | None:
         return self.secrets.get(name)
 
-    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+    async def bundle(self, config_maps: tuple[str, ...], limits: Limits = SCRIPTS) -> Bundle:
         for name in config_maps:
             if name not in self.config_maps:
                 raise ReferenceNotFound(f"ConfigMap {name} is not there")
-        return bundle_of_config_maps([self.config_maps[name] for name in config_maps])
+        return bundle_of_config_maps([self.config_maps[name] for name in config_maps], limits)
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:
         if name in self.secrets:

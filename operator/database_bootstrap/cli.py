@@ -55,12 +55,14 @@ example:
 """
 BUNDLE_EXAMPLES = """\
 Prints ConfigMaps that hold the files of a directory: as plain keys where they fit, compressed where they do not, and
-several (NAME-1, NAME-2) where one is too small; migrations.source.configMapRefs must then list them all. Their label
-lets the operator act as soon as they change.
+several (NAME-1, NAME-2) where one is too small; source.configMapRefs must then list them all. A .csv file that is too
+large for one is cut between its rows into `schema.table.part-N.csv`. Their label lets the operator act as soon as they
+change.
 
 examples:
   database-bootstrap bundle prisma/migrations --name shop-migrations --namespace shop | kubectl apply -f -
   database-bootstrap bundle alembic --name shop-migrations > migrations.yaml
+  database-bootstrap bundle seed --name shop-seed | kubectl apply --server-side -f -
 """
 
 
@@ -218,6 +220,8 @@ def _bundle(chosen: argparse.Namespace) -> int:
     if len(made) > 1:
         listed = ", ".join(f"{{name: {one['metadata']['name']}}}" for one in made)
         console.note(f"One ConfigMap is too small. The resource must list them all: configMapRefs: [{listed}]")
+    if any(map(configmaps.is_too_large_for_client_side_apply, made)):
+        console.note("Apply with `kubectl apply --server-side -f -`: without, kubectl keeps a copy that is too large.")
     return Exit.DONE
 
 

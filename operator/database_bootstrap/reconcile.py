@@ -41,9 +41,10 @@ async def _nobody(outcomes: object, facts: object) -> None:
 class Engine:
     """What all visits share: the budget of connections per server, and the process that runs Alembic's revisions."""
 
-    def __init__(self, *, max_connections: int = 8) -> None:
-        """Allow so many connections at once per server."""
+    def __init__(self, *, max_connections: int = 8, pace_seconds: float = 10.0) -> None:
+        """Allow so many connections at once per server; say how far a long work is after each so many seconds."""
         self._max_connections = max_connections
+        self._pace_seconds = pace_seconds
         self._zygote = Zygote()
         self._budgets: dict[tuple[str, int], Budget] = {}
         self._sources = Sources()
@@ -104,6 +105,7 @@ class Engine:
             tools=self._tools,
             sources=self._sources,
             progress=progress,
+            pace_seconds=self._pace_seconds,
             planning=planning,
         )
         error = await _error_of(self._run_stages(visit), subject.owner)

@@ -37,17 +37,17 @@ def derive(
 
 
 def progress(
-    outcomes: Iterable[Outcome], *, previous: Sequence[Condition], generation: int, now: datetime
+    outcomes: Iterable[Outcome], *, previous: Sequence[Condition], generation: int, now: datetime, detail: str = ""
 ) -> tuple[Condition, ...]:
     """Return the conditions in the middle of a visit; `outcomes` are those of the stages that have ended.
 
-    The one that is under way may be among them, to say what it is about to do.
+    The one that is under way may be among them, to say what it is about to do; `detail` says how far it is.
     """
     outcomes = tuple(outcomes)
     about = next((outcome.message for outcome in outcomes if outcome.verdict is Verdict.UNDERWAY), None)
     ended = {outcome.stage: outcome for outcome in in_line(outcomes) if outcome.verdict is Verdict.DONE}
     ahead = [stage for stage in StageName if stage not in ended]
-    doing = about or (f"Working on stage {ahead[0]}." if ahead else "Publishing what was done.")
+    doing = detail or about or (f"Working on stage {ahead[0]}." if ahead else "Publishing what was done.")
     pen = _Pen(previous, generation, now)
     summary = (
         pen.write(READY, "Unknown", Reason.PROGRESSING, doing),

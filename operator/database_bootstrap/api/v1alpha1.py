@@ -136,7 +136,8 @@ class SeedSpec(Model):
     policy: SeedPolicy = SeedPolicy.IF_EMPTY
     """IfEmpty: when no user table has a row. Once: when never seeded before, rows or not. Never: not at all."""
     source: SourceSpec
-    """The data: .sql files, run in the order of their paths, and .csv files named `schema.table.csv`."""
+    """The data: .sql files, run in the order of their paths, and .csv files named `schema.table.csv`, or
+    `schema.table.part-1.csv` and so on where one table has several."""
     ignore_tables: Annotated[
         tuple[
             Annotated[
@@ -158,6 +159,8 @@ class SeedSpec(Model):
         Unique(field="seed.ignoreTables"),
     ] = ()
     """Tables that do not count when asking whether the database is empty: what migrations fill themselves."""
+    timeout_seconds: Annotated[Whole, Field(ge=1, le=DAY_SECONDS)] = 3600
+    """How long the seed may take; then nothing of it stays."""
 
 
 class ConnectionSecretSpec(Model):

@@ -1,36 +1,43 @@
 """Archives: .tar.gz → files, with every trick refused."""
 
-import io
+import hashlib
 import tarfile
-import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 
-from database_bootstrap.bundles.bundle import BYTES_LIMIT, FILES_LIMIT, File, check_path
+from database_bootstrap.bundles import tar
+from database_bootstrap.bundles.bundle import (
+    FILES_LIMIT,
+    HEAD_BYTES,
+    SCRIPTS,
+    Allowance,
+    File,
+    Packed,
+    check_path,
+    stays_packed,
+)
+from database_bootstrap.bundles.inflating import Inflating
 from database_bootstrap.errors import BundleRejected
 
 SUFFIXES = (".tar.gz", ".tgz")
-_CHUNK = 256 * 1024
-_TAR_LIMIT = BYTES_LIMIT + 1024 * FILES_LIMIT
-"""Bytes of the unpacked tar: the contents, and a header with padding for each file."""
 _MEMBER_LIMIT = 2 * FILES_LIMIT
-"""Files and directories and what is skipped."""
+"""Files and directories, what is skipped, and headers that say more of the next one."""
 _JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "pax_global_header", "__MACOSX"})
 
 
-def files_of_archive(name: str, content: bytes) -> tuple[File, ...]:
-    """Return the regular files of a .tar.gz; raise `BundleRejected` when it holds anything else."""
+def files_of_archive(name: str, content: bytes, allowance: Allowance | None = None) -> tuple[File | Packed, ...]:
+    """Return the regular files of a .tar.gz; raise `BundleRejected` when it holds anything else, or too much.
+
+    It is unpacked once, a piece at a time: what the allowance lets stay packed is checked, and not kept.
+    """
+    room = allowance or Allowance(SCRIPTS)
+    # The contents, and a header with padding for each.
+    source = Inflating(name, content, room.limits.total + 1024 * _MEMBER_LIMIT)
     try:
-        with _unpacked(name, content) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
-            files = tuple(_files(name, archive))
-            # tarfile takes a header that it cannot read for the end.
-            unpacked.seek(archive.offset)
-            if unpacked.read().strip(b"\0"):
-                raise BundleRejected(f"{name} has something behind its last file that is no file")
-            return files
-    # ValueError: a header field whose number or text cannot be read.
-    except (tarfile.TarError, UnicodeError, ValueError, EOFError) as error:
-        raise BundleRejected(f"{name} is not a readable tar archive: {ascii(str(error))[1:-1][:200]}") from None
+        return tuple(_files(name, source, room))
+    except ValueError as error:  # UnicodeError too: a header field whose number or text cannot be read.
+        raise tar.unreadable(name, str(error)) from None
 
 
 def is_archive(name: str) -> bool:
@@ -38,44 +45,42 @@ def is_archive(name: str) -> bool:
     return name.endswith(SUFFIXES)
 
 
-def _unpacked(name: str, content: bytes) -> io.BytesIO:
-    """Return the gzip's content, a piece at a time, so that no bomb ever unfolds in memory."""
-    unpacked = io.BytesIO()
-    rest = content
-    while rest:
-        stream = zlib.decompressobj(wbits=31)  # 31: a gzip header and trailer, nothing else
-        try:
-            while not stream.eof:
-                if unpacked.tell() > _TAR_LIMIT:
-                    raise BundleRejected(f"{name} unpacks to more than {BYTES_LIMIT} bytes")
-                piece = stream.decompress(rest, _CHUNK)
-                rest = stream.unconsumed_tail
-                if not piece and not rest and not stream.eof:
-                    raise BundleRejected(f"{name} is cut off")
-                unpacked.write(piece)
-        except zlib.error as error:
-            raise BundleRejected(f"{name} is not a gzip file: {error}") from None
-        # A gzip file may be several, one after another (RFC 1952 section 2.2); zeros may follow as padding.
-        rest = stream.unused_data.lstrip(b"\0")
-    unpacked.seek(0)
-    return unpacked
-
-
-def _files(name: str, archive: tarfile.TarFile) -> Iterator[File]:
-    for number, member in enumerate(archive, start=1):
-        if number > _MEMBER_LIMIT:
-            raise BundleRejected(f"{name} has more than {_MEMBER_LIMIT} members")
+def _files(name: str, source: Inflating, room: Allowance) -> Iterator[File | Packed]:
+    for member in tar.members(name, source, _MEMBER_LIMIT):
         path = _path_of(name, member)
         if path is None:
             continue
-        stream = archive.extractfile(member)
-        yield File(path=path, content=stream.read() if stream else b"")
+        packed = stays_packed(path, member.size, room.limits)
+        if not room.grants(member.size, packed=packed):
+            raise BundleRejected(_too_much(name, room))
+        if packed:
+            yield _packed(path, source, member.size)
+        else:
+            yield File(path=path, content=b"".join(source.take(member.size)))
+
+
+def _packed(path: str, source: Inflating, size: int) -> Packed:
+    """Read a file for its digest, and return it as the place where it is."""
+    sha, place, offset = hashlib.sha256(), source.place, source.position
+    pieces = source.take(size)
+    first = next(pieces)
+    while len(first) < HEAD_BYTES and (more := next(pieces, None)):
+        first += more
+    for piece in chain((first,), pieces):
+        sha.update(piece)
+    return Packed(path=path, size=size, sha256=sha.digest(), head=first[:HEAD_BYTES], place=place, offset=offset)
+
+
+def _too_much(name: str, room: Allowance) -> str:
+    limits = room.limits
+    tables = f", tables and all; of other files, and small tables, {limits.held}" if limits.packs else ""
+    return f"{name} unpacks to more than is allowed: a source has {limits.total} bytes{tables}; and {FILES_LIMIT} files"
 
 
 def _path_of(name: str, member: tarfile.TarInfo) -> str | None:
     """Return the member's path, or None for what is skipped; raise for what a migration never needs."""
     path = member.name.removeprefix("./")
-    if not (member.isreg() or member.isdir()) or member.issparse():
+    if not (member.isreg() or member.isdir()) or member.type == tarfile.GNUTYPE_SPARSE:
         raise BundleRejected(f"{name} has {path!a}, which is {_kind_of(member)}: only files and directories may be")
     if member.isdir():
         if path not in ("", "."):
@@ -98,5 +103,6 @@ def _kind_of(member: tarfile.TarInfo) -> str:
         tarfile.CHRTYPE: "a device",
         tarfile.BLKTYPE: "a device",
         tarfile.FIFOTYPE: "a pipe",
+        tarfile.GNUTYPE_SPARSE: "a sparse file",
     }
-    return "a sparse file" if member.issparse() else kinds.get(member.type, "of an unknown kind")
+    return kinds.get(member.type, "of an unknown kind")

@@ -1,20 +1,20 @@
 """ConfigMaps for a directory: plain keys where they do, a .tar.gz where they do not, several where one is too small."""
 
 import base64
-import gzip
 import io
 import json
 import os
 import re
 import tarfile
-from bisect import bisect_left
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from database_bootstrap.bundles.archive import is_archive, is_junk
-from database_bootstrap.bundles.bundle import File, bundle_of
+from database_bootstrap.bundles.bundle import DATA, File, bundle_of, is_table
+from database_bootstrap.bundles.tables import parts_of
 from database_bootstrap.errors import BundleRejected
 
 ARCHIVE_KEY = "bundle.tar.gz"
@@ -25,23 +25,34 @@ _PLAIN_LIMIT = 240 * 1024
 annotation, and the annotations of an object end at 256 KiB (TotalAnnotationSizeLimitB of k8s.io/apimachinery)."""
 _ARCHIVE_LIMIT = 960 * 1024
 """Bytes of one archive; the values of a ConfigMap end at 1 MiB together."""
+_ARCHIVE_AIM = 900 * 1024
+_MAPS_LIMIT = 64
+"""Of `source.configMapRefs`."""
 
 
 def config_maps_of(
     directory: Path, name: str, namespace: str | None, labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return ConfigMap manifests that hold the files of the directory; the same files give the same manifests."""
-    files = bundle_of(_files_in(directory)).files
+    files = bundle_of(_files_in(directory), DATA).files
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {}) | {"labels": dict(labels)}
     plain = _plain(files, metadata)
     if plain is not None:
         return [plain]
-    archives = list(_archives(files))
+    # In a directory of anything else a table may be what some code looks for under its name.
+    archives = list(_archives(files, cuts=all(file.path.lower().endswith((".csv", ".sql")) for file in files)))
+    if len(archives) > _MAPS_LIMIT:
+        raise BundleRejected(f"The files need {len(archives)} ConfigMaps; a resource can list {_MAPS_LIMIT}")
     names = [name] if len(archives) == 1 else [f"{name}-{number}" for number in range(1, len(archives) + 1)]
     return [
         _manifest(metadata | {"name": one}, binaryData={ARCHIVE_KEY: base64.b64encode(archive).decode()})
         for one, archive in zip(names, archives, strict=True)
     ]
+
+
+def is_too_large_for_client_side_apply(manifest: dict[str, Any]) -> bool:
+    """Return whether `kubectl apply` without `--server-side` would be refused, for the copy that it keeps."""
+    return _size_of(manifest) > _PLAIN_LIMIT
 
 
 def _files_in(directory: Path) -> Iterator[File]:
@@ -114,34 +125,49 @@ def _keys_of(files: Sequence[File]) -> list[str] | None:
     return paths if fits and len({path.casefold() for path in paths}) == len(paths) else None
 
 
-def _archives(files: Sequence[File]) -> Iterator[bytes]:
-    """Return as few archives as simple halving gives, each small enough for one ConfigMap."""
+def _archives(files: Sequence[File], *, cuts: bool) -> Iterator[bytes]:
+    """Yield few archives, each small enough for one ConfigMap."""
     archive = _archive(files)
     if len(archive) <= _ARCHIVE_LIMIT:
         yield archive
         return
-    if len(files) == 1:
-        raise BundleRejected(f"{files[0].path} alone does not fit into a ConfigMap, even compressed")
-    for part in _halves(files):
-        yield from _archives(part)
+    shares = _shares(files, ceil(len(archive) / _ARCHIVE_AIM), cuts=cuts)
+    if len(shares) == 1:
+        raise BundleRejected(
+            f"{files[0].path} alone does not fit into a ConfigMap, even compressed: cut it into several"
+        )
+    for share in shares:
+        yield from _archives(share, cuts=cuts)
 
 
-def _halves(files: Sequence[File]) -> tuple[Sequence[File], Sequence[File]]:
-    sizes = list(accumulate(len(file.content) for file in files))
-    cut = min(bisect_left(sizes, sizes[-1] / 2) + 1, len(files) - 1)
-    return files[:cut], files[cut:]
+def _shares(files: Sequence[File], count: int, *, cuts: bool) -> list[list[File]]:
+    """Return the files in about so many shares of about the same size; tables that are larger are cut between rows."""
+    size = ceil(sum(file.size for file in files) / max(count, 2))
+    pieces = [piece for file in files for piece in (parts_of(file, size) if cuts and is_table(file.path) else [file])]
+    shares, room = [[pieces[0]]], size - pieces[0].size
+    for piece in pieces[1:]:
+        # The next one begins where more than half of the file would be too much.
+        if room < piece.size / 2:
+            shares.append([])
+            room = size
+        shares[-1].append(piece)
+        room -= piece.size
+    return shares
 
 
 def _archive(files: Sequence[File]) -> bytes:
-    packed = io.BytesIO()
     # GNU format and fixed owner, mode and time: the same files always give the same bytes.
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for file in files:
-            member = tarfile.TarInfo(file.path)
-            member.size = len(file.content)
-            member.mode = 0o644
-            archive.addfile(member, io.BytesIO(file.content))
-    return gzip.compress(packed.getvalue(), compresslevel=9, mtime=0)
+    packer = zlib.compressobj(9, wbits=31)
+    packed = io.BytesIO()
+    for file in files:
+        member = tarfile.TarInfo(file.path)
+        member.size, member.mode = file.size, 0o644
+        packed.write(packer.compress(member.tobuf(tarfile.GNU_FORMAT)))
+        packed.write(packer.compress(file.content))
+        packed.write(packer.compress(bytes(-file.size % tarfile.BLOCKSIZE)))
+    packed.write(packer.compress(bytes(2 * tarfile.BLOCKSIZE)))
+    packed.write(packer.flush())
+    return packed.getvalue()
 
 
 def _manifest(metadata: Mapping[str, Any], **content: dict[str, str]) -> dict[str, Any]:

@@ -4,7 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from database_bootstrap.bundles.archive import files_of_archive, is_archive
-from database_bootstrap.bundles.bundle import BYTES_LIMIT, FILES_LIMIT, Bundle, File, bundle_of
+from database_bootstrap.bundles.bundle import (
+    FILES_LIMIT,
+    SCRIPTS,
+    Allowance,
+    Bundle,
+    File,
+    Limits,
+    Packed,
+    bundle_of,
+)
 from database_bootstrap.errors import BundleRejected
 
 
@@ -22,21 +31,16 @@ def bundle_of_inline(files: Iterable[tuple[str, str]]) -> Bundle:
     return bundle_of(File(path=path, content=_encoded(path, content)) for path, content in files)
 
 
-def bundle_of_config_maps(maps: Sequence[ConfigMapData]) -> Bundle:
-    """Return the files of all ConfigMaps together.
+def bundle_of_config_maps(maps: Sequence[ConfigMapData], limits: Limits = SCRIPTS) -> Bundle:
+    """Return the files of all ConfigMaps together; this unpacks, and takes its time.
 
     A path that two of them have is refused, same bytes or not: whichever is dropped, or edited alone, would change
     what the other one seems to say.
     """
-    merged: dict[str, tuple[str, File]] = {}
-    size = 0
+    merged: dict[str, tuple[str, File | Packed]] = {}
+    room = Allowance(limits)
     for one in maps:
-        for file in _files_of(one):
-            size += len(file.content)
-            if size > BYTES_LIMIT or len(merged) >= FILES_LIMIT:
-                raise BundleRejected(
-                    f"The ConfigMaps hold more than {BYTES_LIMIT} bytes or {FILES_LIMIT} files together"
-                )
+        for file in _files_of(one, room):
             if file.path in merged:
                 raise BundleRejected(_conflict(file, merged[file.path], one.name))
             merged[file.path] = (one.name, file)
@@ -45,17 +49,18 @@ def bundle_of_config_maps(maps: Sequence[ConfigMapData]) -> Bundle:
         raise BundleRejected(
             f"The source has no files: ConfigMap {names} is empty" if maps else "The source has no files"
         )
-    return bundle_of(file for _, file in merged.values())
+    return bundle_of((file for _, file in merged.values()), limits)
 
 
-def _files_of(one: ConfigMapData) -> Iterable[File]:
+def _files_of(one: ConfigMapData, room: Allowance) -> Iterable[File | Packed]:
     for key in sorted({**one.data, **one.binary_data}):
-        if key in one.data:
-            yield File(path=key, content=_encoded(key, one.data[key]))
-        elif is_archive(key):
-            yield from files_of_archive(f"{key} of ConfigMap {one.name}", one.binary_data[key])
-        else:
-            yield File(path=key, content=one.binary_data[key])
+        if key not in one.data and is_archive(key):
+            yield from files_of_archive(f"{key} of ConfigMap {one.name}", one.binary_data[key], room)
+            continue
+        file = File(path=key, content=_encoded(key, one.data[key]) if key in one.data else one.binary_data[key])
+        if not room.grants(file.size):
+            raise BundleRejected(f"The ConfigMaps hold more than {room.limits.held} bytes or {FILES_LIMIT} files")
+        yield file
 
 
 def _encoded(path: str, content: str) -> bytes:
@@ -65,7 +70,7 @@ def _encoded(path: str, content: str) -> bytes:
         raise BundleRejected(f"{path} is not UTF-8 text") from None
 
 
-def _conflict(file: File, first: tuple[str, File], second: str) -> str:
+def _conflict(file: File | Packed, first: tuple[str, File | Packed], second: str) -> str:
     where = f"twice in ConfigMap {second}" if first[0] == second else f"in the ConfigMaps {first[0]} and {second}"
-    difference = "" if first[1].content == file.content else ", with different contents"
+    difference = "" if first[1].sha256 == file.sha256 else ", with different contents"
     return f"{file.path} is {where}{difference}"

@@ -73,7 +73,9 @@ def final(before: Status, resource: Resource, report: Report, now: datetime) -> 
 def underway(before: Status, resource: Resource, told: tuple[Sequence[Outcome], Facts], now: datetime) -> Status:
     """Return the status in the middle of a visit."""
     (outcomes, facts) = told
-    said = conditions.progress(outcomes, previous=before.conditions, generation=resource.generation, now=now)
+    said = conditions.progress(
+        outcomes, previous=before.conditions, generation=resource.generation, now=now, detail=facts.doing
+    )
     return facts.over(before).model_copy(update={"conditions": said})
 
 

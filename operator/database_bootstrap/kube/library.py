@@ -5,13 +5,17 @@ import base64
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
 from database_bootstrap.errors import ReferenceNotFound
 from database_bootstrap.kube import client
 from database_bootstrap.kube.client import CONFIG_MAPS, METADATA_ONLY, Json, Kube
 
 LIMIT_BYTES = 64 * 1024 * 1024
+AT_ONCE = 4
+"""ConfigMaps under way: each takes several times its size until it is decoded."""
+
+_Place = tuple[str, tuple[str, ...], Limits]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +32,10 @@ class Library:
         self._kube = kube
         self._limit = limit
         self._size = 0
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Place, _Kept] = OrderedDict()
         self._watched: dict[tuple[str, str], str] = {}
+        self._reading = asyncio.Semaphore(AT_ONCE)
+        self._unpacking = asyncio.Lock()
 
     def note(self, namespace: str, name: str, version: str | None) -> None:
         """Take the watch's word for the version of a ConfigMap, which spares a call; None: it is out of sight."""
@@ -42,15 +48,18 @@ class Library:
         """Return the ConfigMaps of which a watch tells."""
         return set(self._watched)
 
-    async def bundle(self, namespace: str, names: tuple[str, ...]) -> Bundle:
+    async def bundle(self, namespace: str, names: tuple[str, ...], limits: Limits = SCRIPTS) -> Bundle:
         """Return the merged files; raise `ReferenceNotFound`, or `BundleRejected` for what cannot be used."""
-        kept = self._kept.get((namespace, names))
+        place = (namespace, names, limits)
+        kept = self._kept.get(place)
         if kept is not None and await self._are_still(namespace, names, kept.versions):
-            self._kept.move_to_end((namespace, names))
+            self._kept.move_to_end(place)
             return kept.bundle
-        maps = await asyncio.gather(*(self._read(namespace, name) for name in names))
-        bundle = bundle_of_config_maps([_data(raw) for raw in maps])
-        self._keep(namespace, names, tuple(_version(raw) for raw in maps), bundle)
+        maps = await asyncio.gather(*(self._read_whole(namespace, name) for name in names))
+        # Hundreds of megabytes take a second to unpack; what else there is to do shall not wait for that.
+        async with self._unpacking:
+            bundle, size = await asyncio.to_thread(_unpacked, [data for _, data in maps], limits)
+        self._keep(place, _Kept(versions=tuple(version for version, _ in maps), bundle=bundle, size=size))
         return bundle
 
     async def _are_still(self, namespace: str, names: tuple[str, ...], versions: tuple[str, ...]) -> bool:
@@ -61,20 +70,30 @@ class Library:
         known = self._watched.get((namespace, name))
         return known or _version(await self._read(namespace, name, METADATA_ONLY))
 
+    async def _read_whole(self, namespace: str, name: str) -> tuple[str, ConfigMapData]:
+        async with self._reading:
+            raw = await self._read(namespace, name)
+            return _version(raw), _data(raw)
+
     async def _read(self, namespace: str, name: str, accept: str = client.JSON) -> Json:
         try:
             return await self._kube.get(CONFIG_MAPS, namespace, name, accept=accept)
         except client.NotFoundError:
             raise ReferenceNotFound(f'The ConfigMap "{name}" is not there.') from None
 
-    def _keep(self, namespace: str, names: tuple[str, ...], versions: tuple[str, ...], bundle: Bundle) -> None:
-        before = self._kept.pop((namespace, names), None)
-        size = sum(len(file.content) for file in bundle.files)
-        self._kept[namespace, names] = _Kept(versions=versions, bundle=bundle, size=size)
-        self._size += size - (before.size if before else 0)
+    def _keep(self, place: _Place, new: _Kept) -> None:
+        before = self._kept.pop(place, None)
+        self._kept[place] = new
+        self._size += new.size - (before.size if before else 0)
         while self._size > self._limit:
             _, oldest = self._kept.popitem(last=False)
             self._size -= oldest.size
+
+
+def _unpacked(maps: list[ConfigMapData], limits: Limits) -> tuple[Bundle, int]:
+    bundle = bundle_of_config_maps(maps, limits)
+    _ = bundle.digest  # Kept with it, and it takes its time too.
+    return bundle, bundle.memory
 
 
 def _version(raw: Json) -> str:

@@ -3,7 +3,7 @@
 import base64
 
 from database_bootstrap.api.binding import Connection
-from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 from database_bootstrap.kube import binding, client
 from database_bootstrap.kube.client import SECRETS, Kube
 from database_bootstrap.kube.library import Library
@@ -44,9 +44,9 @@ class References:
         """Delete the Secret where it carries this resource's own uid; False where it does not, None where none is."""
         return await binding.delete(self._kube, self._owner, name)
 
-    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+    async def bundle(self, config_maps: tuple[str, ...], limits: Limits = SCRIPTS) -> Bundle:
         """Return the merged files of these ConfigMaps."""
-        return await self._library.bundle(self._namespace, config_maps)
+        return await self._library.bundle(self._namespace, config_maps, limits)
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:
         """Make the Secret of a generated password; return False where one of that name exists, and leave it alone."""

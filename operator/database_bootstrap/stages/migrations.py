@@ -12,7 +12,7 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.api import status, v1alpha1
 from database_bootstrap.api.outcomes import Reason, StageName
-from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.bundle import DATA, SCRIPTS, Bundle
 from database_bootstrap.bundles.sources import bundle_of_inline
 from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
@@ -41,13 +41,15 @@ class Found:
 
 async def load(visit: Visit, stage: StageName, source: v1alpha1.SourceSpec) -> Bundle:
     """Return the files of a stage's source; a visit keeps to what it found first."""
-    if stage not in visit.bundles:
-        visit.bundles[stage] = (
-            bundle_of_inline((file.path, file.content) for file in source.inline)
-            if source.inline
-            else await visit.surroundings.bundle(tuple(reference.name for reference in source.config_map_refs))
-        )
-    return visit.bundles[stage]
+    if stage in visit.bundles:
+        return visit.bundles[stage]
+    if source.inline:
+        bundle = bundle_of_inline((file.path, file.content) for file in source.inline)
+    else:
+        names = tuple(reference.name for reference in source.config_map_refs)
+        bundle = await visit.surroundings.bundle(names, DATA if stage is StageName.SEED else SCRIPTS)
+    visit.bundles[stage] = bundle
+    return bundle
 
 
 async def observe(visit: Visit) -> Found | None:

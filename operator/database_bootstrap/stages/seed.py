@@ -1,17 +1,19 @@
 """Seed: the first-run data, in one transaction with its marker, once in the life of a database."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import SeedPolicy, SeedSpec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres import locks
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.stages import seeding
+from database_bootstrap.stages import loading, seeding
 from database_bootstrap.stages.migrations import load
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
@@ -62,7 +64,7 @@ async def observe(visit: Visit) -> Found | None:
     view = visit.sessions.as_role if visit.ledger_exists else None
     marker = await _marker(view) if view else None
     if not _is_settled(seed, marker):
-        seeding.check(bundle, visit.spec)
+        loading.check(bundle, visit.spec)
     occupied = None
     tables: tuple[str, ...] = ()
     if view and not _is_settled(seed, marker) and seed.policy is SeedPolicy.IF_EMPTY:
@@ -142,7 +144,7 @@ class RunSeed:
     ignored: frozenset[str]
 
     def __str__(self) -> str:
-        return f"seed the database with {', '.join(file.path for file in self.bundle.files[:5])}"
+        return f"seed the database with {', '.join(file.path for file in self.bundle.in_order[:5])}"
 
     async def run(self, visit: Visit) -> bool | None:
         await visit.tell_progress()
@@ -150,13 +152,28 @@ class RunSeed:
         assert visit.spec.seed is not None
         if await _settled_meanwhile(connection, visit.spec.seed):
             return NOTED
-        empty_only = visit.spec.seed.policy is SeedPolicy.IF_EMPTY
-        occupied = await seeding.run(connection, self.bundle, self.ignored if empty_only else None, visit.spec)
+        occupied = await self._put_in(visit, connection, visit.spec.seed)
         if occupied:
             await Adopt(table=occupied, bundle=self.bundle, question=tuple(question(visit.spec.seed))).run(visit)
             visit.changed(StageName.SEED, f"note that {occupied} has rows already, and seed nothing")
         await visit.sessions.another()
         return NOTED if occupied else None
+
+    async def _put_in(self, visit: Visit, connection: Connection, seed: SeedSpec) -> str | None:
+        size = self.bundle.size
+        meter = loading.Meter(total=size, show=visit.show)
+        meter.begin(self.bundle.in_order[0])
+        wanted = seeding.Seed(bundle=self.bundle, spec=visit.spec, meter=meter)
+        try:
+            async with asyncio.timeout(seed.timeout_seconds), visit.telling(at_once=size >= loading.LARGE):
+                return await seeding.run(
+                    connection, wanted, self.ignored if seed.policy is SeedPolicy.IF_EMPTY else None
+                )
+        except TimeoutError:
+            raise errors.SeedFailed(
+                f"The seed was stopped after {seed.timeout_seconds} seconds (seed.timeoutSeconds). Nothing of it "
+                f"stayed; it was {meter.said}. Raise the limit, or make the seed smaller"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

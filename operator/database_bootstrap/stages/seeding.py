@@ -1,24 +1,20 @@
 """How a seed is run: emptiness, files, sequences and marker, in one transaction as the role."""
 
-import csv
-import io
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import SeedSpec, Spec
-from database_bootstrap.bundles.bundle import Bundle, File
+from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.sqlstates import error_of, passing, server_words
-from database_bootstrap.stages import catalogue
-from database_bootstrap.stages.migrations import options_of, settle
+from database_bootstrap.postgres.sqlstates import error_of, server_words
+from database_bootstrap.stages import catalogue, loading
+from database_bootstrap.stages.migrations import options_of
 from database_bootstrap.stages.visit import Visit
-from database_bootstrap.tools import scripts
 
-_BLOCK = 64 * 1024
 _TABLES_AT_ONCE = 100
 Judge = Callable[[Connection, tuple[str, str]], Awaitable[bool]]
 """Decides of a table that cannot be read whether it may be passed over."""
@@ -54,42 +50,13 @@ _RAISE_SEQUENCE = """
 """
 
 
-def check(bundle: Bundle, spec: Spec) -> None:
-    """Raise `BundleRejected` for a file that cannot be part of a seed; nothing was run."""
-    for file in bundle.files:
-        match PurePosixPath(file.path).suffix.lower():
-            case ".sql":
-                _script_of(file)
-            case ".csv":
-                _columns(file)
-                table_of(file, spec)
-            case _:
-                raise errors.BundleRejected(f"{file.path}: a seed is made of .sql and .csv files")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """What is put in, and who is told how far it is."""
 
-
-def _script_of(file: File) -> scripts.Script:
-    script = scripts.script_of(file.path, file.text, own_transactions=False)
-    if script.mode is not scripts.Mode.TRANSACTION:
-        raise errors.BundleRejected(f"{file.path}: a seed is one transaction, and this cannot run in one")
-    return script
-
-
-def table_of(file: File, spec: Spec) -> tuple[str, str]:
-    """Return schema and table that a .csv file is named after: `public.users.csv`, or `users.csv`."""
-    parts = PurePosixPath(file.path).stem.split(".")
-    if len(parts) == 1:
-        return (spec.migrations.schema_name if spec.migrations else "public"), parts[0]
-    if len(parts) != 2 or not all(parts):
-        raise errors.BundleRejected(f"{file.path}: name it after its table, `schema.table.csv`")
-    return parts[0], parts[1]
-
-
-def _columns(file: File) -> list[str]:
-    """Return the first line of a .csv file, which names the columns."""
-    columns = next(csv.reader(io.StringIO(file.text.removeprefix("\ufeff"), newline="")), [])
-    if not columns or not all(columns):
-        raise errors.BundleRejected(f"{file.path}: its first line must name the columns")
-    return columns
+    bundle: Bundle
+    spec: Spec
+    meter: loading.Meter
 
 
 def ignored(seed: SeedSpec, history_tables: Iterable[str]) -> frozenset[str]:
@@ -168,23 +135,34 @@ async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[s
     return [table for table in tables if ".".join(table) not in ignore and table[0] not in _PROVIDER_SCHEMAS]
 
 
-async def run(connection: Connection, bundle: Bundle, ignore: frozenset[str] | None, spec: Spec) -> str | None:
+async def run(connection: Connection, seed: Seed, ignore: frozenset[str] | None) -> str | None:
     """Seed in one transaction; with `ignore` only where every other table is empty, else return one that is not."""
     try:
         async with connection.transaction():
+            await loading.begin(connection)
             if ignore is not None and (occupied := await _lock_and_find_row(connection, ignore)):
                 return occupied
             total = 0
-            for file in bundle.files:
-                total += await _put_in(connection, file, spec)
+            for file in seed.bundle.in_order:
+                total += await loading.put_in(connection, file, seed.spec, seed.meter)
             await _raise_sequences(connection)
-            await mark(connection, bundle, "seeded", total, None)
+            await mark(connection, seed.bundle, "seeded", total, None)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != "seed_once":
-            raise error_of(error, "write the seed's marker") from None
+            raise _failure(error) from None
     except psycopg.Error as error:
-        raise error_of(error, "seed the database") from None
+        raise _failure(error) from None
     return None
+
+
+def _failure(error: psycopg.Error) -> errors.BootstrapError:
+    """Return our error for one that is no single file's: a constraint that waits for the end of the transaction."""
+    if (error.sqlstate or "").startswith("23"):
+        return errors.SeedFailed(
+            f"{server_words(error)} (SQLSTATE {error.sqlstate}), which shows only when all files are in. Nothing of "
+            "the seed stayed; correct the files"
+        )
+    return error_of(error, "seed the database")
 
 
 async def _lock_and_find_row(connection: Connection, ignore: frozenset[str]) -> str | None:
@@ -200,47 +178,6 @@ async def _lock_and_find_row(connection: Connection, ignore: frozenset[str]) -> 
     occupied = await _find_row(connection, ignore, _is_empty_behind_its_policies)
     await connection.execute("SET LOCAL row_security TO DEFAULT")
     return occupied
-
-
-async def _put_in(connection: Connection, file: File, spec: Spec) -> int:
-    try:
-        if file.path.lower().endswith(".csv"):
-            return await _load_csv(connection, file, table_of(file, spec))
-        return await _run_sql(connection, file)
-    except psycopg.Error as error:
-        if error.sqlstate is None or passing(error.sqlstate):
-            raise
-        raise errors.SeedFailed(_sentence(file, error)) from None
-
-
-def _sentence(file: File, error: psycopg.Error) -> str:
-    position = error.diag.statement_position if file.path.lower().endswith(".sql") else None
-    where = f"{file.path} line {scripts.line_of(file.text, int(position) - 1)}" if position else file.path
-    return f"{where}: {server_words(error)} (SQLSTATE {error.sqlstate}). Nothing of the seed stayed; correct the file"
-
-
-async def _run_sql(connection: Connection, file: File) -> int:
-    cursor = await connection.execute(_script_of(file).text.encode())
-    total = 0
-    while True:
-        if (cursor.statusmessage or "").startswith(("INSERT", "COPY", "MERGE")):
-            total += max(cursor.rowcount, 0)
-        if not cursor.nextset():
-            break
-    # A script made by pg_dump leaves search_path empty for the files after it.
-    await settle(connection)
-    return total
-
-
-async def _load_csv(connection: Connection, file: File, table: tuple[str, str]) -> int:
-    columns = sql.SQL(", ").join(map(sql.Identifier, _columns(file)))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true)").format(sql.Identifier(*table), columns)
-    content = file.content.removeprefix(b"\xef\xbb\xbf")
-    async with connection.cursor() as cursor:
-        async with cursor.copy(statement) as copy:
-            for start in range(0, len(content), _BLOCK):
-                await copy.write(content[start : start + _BLOCK])
-        return cursor.rowcount
 
 
 async def _raise_sequences(connection: Connection) -> None:

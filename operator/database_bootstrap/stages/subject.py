@@ -44,6 +44,8 @@ class Facts:
     seed: SeedStatus | None = None
     binding: str | None = None
     """The name of the connection Secret, once it is published."""
+    doing: str = ""
+    """What a slow stage does now, and how far it is; for people."""
 
     def over(self, before: Status) -> Status:
         """Return the status with what was learned; what was not learned stays as it was known."""
@@ -88,4 +90,4 @@ class Report:
 
 
 Progress = Callable[[Sequence[Outcome], Facts], Awaitable[None]]
-"""Told at most once a visit, before the first change of a slow stage: the outcomes of the stages that are through."""
+"""Told before the first change of a slow stage, and while it lasts: the outcomes of the stages that are through."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from database_bootstrap.api.binding import Connection
-from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Surroundings(Protocol):
         """Return the Secret, or None where there is none."""
         ...
 
-    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+    async def bundle(self, config_maps: tuple[str, ...], limits: Limits = SCRIPTS) -> Bundle:
         """Return the merged files of these ConfigMaps.
 
         Raise `ReferenceNotFound` for one that is not there, `BundleRejected` for what cannot be used.

@@ -1,7 +1,10 @@
 """One visit's context: what is wanted, with which sessions, and what has been done so far."""
 
+import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +40,7 @@ class Sources:
         """Return the migrations of a bundle; raise `BundleRejected` for what is none."""
         key = (tool.name, bundle.digest)
         if key not in self._loaded:
-            size = sum(len(file.content) for file in bundle.files)
+            size = bundle.size
             self._loaded[key] = (tool.load(bundle), size)
             self._bytes += size
         self._loaded.move_to_end(key)
@@ -58,6 +61,8 @@ class Visit:
     tools: Mapping[str, Tool[Any]]
     sources: Sources
     progress: Progress
+    pace_seconds: float
+    """Between two words on how far a long work is."""
     bundles: dict[StageName, Bundle] = field(default_factory=dict)
     """The files of the sources, as they were when this visit first asked."""
     planning: bool = False
@@ -145,3 +150,35 @@ class Visit:
         if not (self._told or self.planning):
             self._told = True
             await self.progress(self.outcomes, self.facts)
+
+    def show(self, doing: str) -> None:
+        """Take the newest word on what is being done; it is told when its time comes."""
+        self.facts.doing = doing
+
+    @asynccontextmanager
+    async def telling(self, *, at_once: bool = False) -> AsyncIterator[None]:
+        """While this lasts, tell again and again what `show` was told; for work that takes long.
+
+        It is told beside the work, which holds locks and must not wait for the API server.
+        """
+        over = asyncio.Event()
+        teller = asyncio.create_task(self._tell_until(over, at_once), name="progress")
+        try:
+            yield
+        except asyncio.CancelledError:
+            teller.cancel()
+            raise
+        finally:
+            over.set()
+            # A word that is being written is written to its end, or nobody would know whether it was.
+            await asyncio.wait({teller})
+            self.facts.doing = ""
+        teller.result()
+
+    async def _tell_until(self, over: asyncio.Event, at_once: bool) -> None:
+        while not over.is_set():
+            if at_once:
+                await self.progress(self.outcomes, self.facts)
+            at_once = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), self.pace_seconds)

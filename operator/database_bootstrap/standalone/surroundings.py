@@ -1,5 +1,6 @@
 """What a resource refers to, found among the documents and in the keeper's folder."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from database_bootstrap.api import binding, names
 from database_bootstrap.api.binding import Connection
 from database_bootstrap.api.status import Status
-from database_bootstrap.bundles.bundle import Bundle
+from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 from database_bootstrap.bundles.sources import bundle_of_config_maps
 from database_bootstrap.errors import NotOwned, ReferenceNotFound, ReferenceRejected
 from database_bootstrap.postgres.ownership import Owner
@@ -45,13 +46,13 @@ class FileSurroundings:
             return await self._as_it_would_be()
         return None
 
-    async def bundle(self, config_maps: tuple[str, ...]) -> Bundle:
+    async def bundle(self, config_maps: tuple[str, ...], limits: Limits = SCRIPTS) -> Bundle:
         """Return the merged files of these ConfigMaps."""
         there = [self.collection.config_maps.get((self.owner.namespace, name)) for name in config_maps]
         for name, found in zip(config_maps, there, strict=True):
             if found is None:
                 raise ReferenceNotFound(f"ConfigMap {name} is not among the documents")
-        return bundle_of_config_maps([found for found in there if found is not None])
+        return await asyncio.to_thread(bundle_of_config_maps, [found for found in there if found is not None], limits)
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:
         """Keep a generated password, on the disk when this returns."""

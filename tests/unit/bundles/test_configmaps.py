@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
-from database_bootstrap.bundles.configmaps import config_maps_of
+from database_bootstrap.bundles.bundle import DATA, SCRIPTS, Bundle, File, Limits, bundle_of
+from database_bootstrap.bundles.configmaps import config_maps_of, is_too_large_for_client_side_apply
 from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
+from database_bootstrap.bundles.tables import table_of
 from database_bootstrap.errors import BundleRejected
 from database_bootstrap.tools.prisma import Prisma
 
@@ -27,7 +28,7 @@ def write(directory: Path, files: dict[str, bytes]) -> Path:
     return directory
 
 
-def read_back(manifests: list[dict[str, Any]]) -> Bundle:
+def read_back(manifests: list[dict[str, Any]], limits: Limits = SCRIPTS) -> Bundle:
     assert all(size_of(one) <= MEBIBYTE for one in manifests)
     return bundle_of_config_maps(
         [
@@ -37,7 +38,8 @@ def read_back(manifests: list[dict[str, Any]]) -> Bundle:
                 binary_data={key: base64.b64decode(value) for key, value in one.get("binaryData", {}).items()},
             )
             for one in manifests
-        ]
+        ],
+        limits,
     )
 
 
@@ -120,6 +122,34 @@ def test_directory_that_is_too_large_compressed_is_split(tmp_path: Path) -> None
     assert len(manifests) in (4, 5, 6)
     assert all(one["metadata"]["labels"] == LABELS for one in manifests)
     assert {file.path: file.content for file in read_back(manifests).files} == files
+
+
+def test_table_that_is_too_large_is_cut_between_rows(tmp_path: Path) -> None:
+    header = b'id,"a\nb"\r\n'
+    words = noise(6000 * 400).hex()
+    rows = [b'%d,"%s ""\n""\r\n"\r\n' % (n, words[n * 800 : n * 800 + 800].encode()) for n in range(6000)]
+    write(tmp_path, {"1.sql": b"SELECT 1", "big.CSV": b"\xef\xbb\xbf" + header + b"".join(rows), "c.csv": b"id\n1\n"})
+    manifests = config_maps_of(tmp_path, "shop", None, LABELS)
+    assert 3 <= len(manifests) <= 6
+    assert all(is_too_large_for_client_side_apply(one) for one in manifests[:-1])
+    (first, *parts, last) = read_back(manifests, DATA).in_order
+    assert (first.path, last.path) == ("1.sql", "c.csv")
+    contents = [b"".join(part.blocks()) for part in parts]
+    assert len(parts) > 1 and {table_of(part.path, "app") for part in parts} == {("app", "big")}
+    assert all(content.startswith(header) for content in contents)
+    assert b"".join(content.removeprefix(header) for content in contents) == b"".join(rows)
+
+
+def test_table_beside_code_is_not_cut(tmp_path: Path) -> None:
+    write(tmp_path, {"env.py": b"", "big.csv": b"id\n" + b"%d\n" * 3 + noise(MEBIBYTE).hex().encode() + b"\n2\n"})
+    with pytest.raises(BundleRejected, match=r"big\.csv alone does not fit"):
+        config_maps_of(tmp_path, "shop", None, LABELS)
+
+
+def test_row_that_no_config_map_can_hold_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"big.csv": b"id\n1\n" + noise(2 * MEBIBYTE).hex().encode()})
+    with pytest.raises(BundleRejected, match=r"big\.csv alone does not fit"):
+        config_maps_of(tmp_path, "shop", None, LABELS)
 
 
 def test_file_that_no_config_map_can_hold_is_named(tmp_path: Path) -> None:
