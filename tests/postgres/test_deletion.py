@@ -124,8 +124,10 @@ async def test_deleted_duplicate_leaves_the_survivor_its_data(shop: Bootstrap) -
 
 async def test_duplicate_with_a_role_of_its_own_takes_only_that_along(shop: Bootstrap) -> None:
     thief = shop.another("thief")
-    thief.raw = thief.raw | {"role": {"name": f"{shop.role}_2"}}
-    assert (await thief.apply()).trouble
+    database = {"name": f"{shop.database}_2", "template": "template0", "locale": {"provider": "Libc", "name": "xx_YY"}}
+    thief.raw = thief.raw | {"role": {"name": f"{shop.role}_2"}, "database": database}
+    assert (await thief.apply()).trouble  # with a role made, and no database
+    thief.raw["database"] = shop.raw["database"]
     ending = await thief.delete()
     assert ending.error is None
     assert [drop.text for drop in ending.drops] == [f'drop role "{thief.role}"', "delete Secret thief-role"]
