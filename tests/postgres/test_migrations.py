@@ -1,14 +1,17 @@
 """Migrations through the whole engine: pending only, in order; failures say where; what is another's is left alone."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
-from database_bootstrap.api.outcomes import Reason, StageName, Verdict
+from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.bundles.sources import ConfigMapData
 from database_bootstrap.postgres import locks
+from database_bootstrap.reconcile import Engine
+from database_bootstrap.stages.subject import Facts
 from fix_engine import Bootstrap, outcome, within
 
 USERS = "CREATE TABLE users (id serial PRIMARY KEY, email text UNIQUE NOT NULL);"
@@ -193,6 +196,21 @@ async def test_progress_is_told_once_before_a_slow_stage(bootstrap: Bootstrap, t
     bootstrap.seed({"users.sql": "INSERT INTO users (email) VALUES ('a')"})
     await bootstrap.ready()
     assert [[one.stage.value for one in told] for told in bootstrap.progress] == [["role", "database", "extensions"]]
+
+
+async def test_long_run_says_which_migration_it_is_at(bootstrap: Bootstrap, tool: str) -> None:
+    told: list[str] = []
+
+    async def tell(outcomes: Sequence[Outcome], facts: Facts) -> None:
+        told.append(facts.doing)
+
+    bootstrap.migrate(tool, files(tool, USERS, "SELECT pg_sleep(0.5);", PRODUCTS))
+    engine = Engine(pace_seconds=0.05)
+    try:
+        assert (await engine.reconcile(bootstrap.subject, bootstrap.drawer, tell)).trouble is None
+    finally:
+        await engine.stop()
+    assert any(word.startswith("Applying migration 2 of 3: ") for word in told), told
 
 
 async def test_each_migration_is_in_ledger_and_audit_log(bootstrap: Bootstrap, tool: str) -> None:

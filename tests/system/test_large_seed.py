@@ -4,10 +4,14 @@ import base64
 import gzip
 import random
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fix_operator import Operator
+import psycopg
+
+from fix_operator import Operator, until
 from fix_status import StatusWatch
 from fix_system import Tenant
 
@@ -78,3 +82,44 @@ def test_two_hundred_megabytes_take_little_memory_and_are_told_of(tenant: Tenant
     ]
     assert f"Loading 1/events.part-0.csv: 0 of {PARTS * 10} MB" in told
     assert peak(tenant.operator) < PEAK_KILOBYTES
+
+
+def test_whatever_ends_in_the_middle_leaves_nothing_and_is_seeded_afterwards(
+    tenant: Tenant, make_operator: Callable[..., Operator]
+) -> None:
+    tenant.operator.stop()
+    tenant.operator = make_operator("--namespace", tenant.namespace, "--grace-seconds", "1").start()
+    rows = seed(tenant, 2, ("2.sql", "INSERT INTO users VALUES ('a'); SELECT pg_sleep(300)"))
+    until(60, lambda: is_asleep(tenant))
+    tenant.server.kill()
+    tenant.server.start_again()
+    assert counts(tenant) == [0, 0, 0]
+    until(60, lambda: is_asleep(tenant))
+    ended = time.monotonic()
+    assert tenant.operator.stop() == 0
+    assert time.monotonic() - ended < 15
+    until(10, lambda: not is_asleep(tenant))
+    assert counts(tenant) == [0, 0, 0]
+    tenant.config_map("scripts", {"2.sql": "INSERT INTO users VALUES ('a')"})
+    tenant.operator.start()
+    tenant.ready(seconds=60)
+    assert counts(tenant) == [rows, 1, 1]
+
+
+def is_asleep(tenant: Tenant) -> bool:
+    """Return whether the seed is at its last statement."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep[(]300' AND pid <> pg_backend_pid() AND usename = '{}'"
+    )
+    with psycopg.connect(tenant.server.dsn()) as connection:
+        return connection.execute(query.format(tenant.get()["spec"]["role"]["name"]).encode()).fetchone() is not None
+
+
+def counts(tenant: Tenant) -> list[int]:
+    """Return the rows of each table, the seed's mark among them."""
+    tables = ("events", "users", "dbbootstrap.seed")
+    query = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
+    with psycopg.connect(tenant.server.dsn(tenant.get()["spec"]["database"]["name"])) as connection:
+        found = connection.execute(f"SELECT {query}".encode()).fetchone()
+    assert found
+    return list(found)

@@ -157,17 +157,33 @@ class ApplyMigrations:
         await locks.acquire(connection)
         history = await _read(tool, connection, options)
         pending = tool.compare(self.source, history, options).pending
-        await _apply(visit, tool, self.source, pending, await _run_of(visit, connection, options))
+        visit.show(_doing(tool, pending))
+        async with visit.telling():
+            await _apply(visit, tool, self.source, pending, await _run_of(visit, connection, options, tool, pending))
         # What a session of its own sees is committed: one that an env.py led astray would see its own work.
         await visit.sessions.another()
         return NOTED
 
 
-async def _run_of(visit: Visit, connection: Connection, options: Options) -> Run:
+def _doing(tool: Tool[Any], pending: Sequence[str], through: Sequence[str] = ()) -> str:
+    """Return what is being applied, for people; Alembic tells of its revisions when all are through."""
+    ahead = [name for name in pending if name not in through]
+    if tool.name == v1alpha1.Tool.ALEMBIC.value or not ahead:
+        return f"Applying {len(pending)} of Alembic's revisions: {_some(pending)}" if ahead else ""
+    return f"Applying migration {len(pending) - len(ahead) + 1} of {len(pending)}: {ahead[0]}"
+
+
+async def _run_of(
+    visit: Visit, connection: Connection, options: Options, tool: Tool[Any], pending: Sequence[str]
+) -> Run:
     login = await visit.credentials.role()
     assert login is not None
 
+    through: list[str] = []
+
     async def applied(name: str) -> None:
+        through.append(name)
+        visit.show(_doing(tool, pending, through))
         visit.changed(StageName.MIGRATIONS, f"apply migration {name}", audited=True)
 
     return Run(
