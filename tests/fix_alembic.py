@@ -18,11 +18,13 @@ from psycopg import sql
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.tools.alembic import Alembic
-from database_bootstrap.tools.sandbox import Zygote
+from database_bootstrap.tools.sandbox import Zygote, level
 from database_bootstrap.tools.tool import Comparison, Options, Run
 from localservers import Credentials, PostgresServer
 from postgres import alembic_projects as projects
+from sandbox_here import LEVEL, SANDBOX
 
 PASSWORD = "p%w/: @'ü\\x"
 OPTIONS = Options(schema="public")
@@ -42,14 +44,14 @@ class Shop:
 
     async def apply(self, files: Project, options: Options = OPTIONS) -> Comparison:
         """Do what the stage does: look, compare, apply, look again; return what is to be done after it."""
-        tool = Alembic(self.zygote)
+        tool = Alembic(self.zygote, SANDBOX)
         source = tool.load(projects.bundle(files))
         history = await tool.read(self.connection, options)
         await tool.apply(source, tool.compare(source, history, options).pending, self.run(options))
         return tool.compare(source, await tool.read(self.connection, options), options)
 
     async def look(self, files: Project, options: Options = OPTIONS) -> Comparison:
-        tool = Alembic(self.zygote)
+        tool = Alembic(self.zygote, SANDBOX)
         return tool.compare(tool.load(projects.bundle(files)), await tool.read(self.connection, options), options)
 
     def run(self, options: Options) -> Run:
@@ -102,9 +104,21 @@ class Shop:
         return output
 
 
+def pytest_report_header() -> str:
+    return f"Alembic's sandbox: {level.describe(Sandbox(), LEVEL)}"
+
+
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    one = Zygote()
+    one = Zygote(confined=SANDBOX.mode is SandboxMode.SANDBOXED)
+    yield one
+    asyncio.run(one.stop())
+
+
+@pytest.fixture(scope="module")
+def loose_zygote() -> Iterator[Zygote]:
+    """One that does not confine: revisions of tests can meet at files there."""
+    one = Zygote(confined=False)
     yield one
     asyncio.run(one.stop())
 
@@ -151,6 +165,12 @@ async def make_shop(
 @pytest_asyncio.fixture
 async def shop(make_shop: ShopMaker) -> Shop:
     return await make_shop("shop")
+
+
+@pytest_asyncio.fixture
+async def loose_shop(shop: Shop, loose_zygote: Zygote) -> Shop:
+    """The shop, where revisions are not confined."""
+    return replace(shop, zygote=loose_zygote)
 
 
 async def until(condition: Callable[[], bool], *tasks: asyncio.Task[Any]) -> None:

@@ -23,6 +23,7 @@ from database_bootstrap.stages.deletion import Ending
 from database_bootstrap.stages.subject import Facts, Report, Subject
 from database_bootstrap.stages.surroundings import KeptSecret
 from localservers import Credentials, PostgresServer
+from sandbox_here import SANDBOX
 
 
 @dataclass
@@ -167,7 +168,7 @@ def outcome(report: Report, stage: StageName) -> Outcome:
 
 @pytest_asyncio.fixture
 async def engine() -> AsyncIterator[Engine]:
-    engine = Engine()
+    engine = Engine(sandbox=SANDBOX)
     yield engine
     await engine.stop()
 

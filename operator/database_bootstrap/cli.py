@@ -15,11 +15,13 @@ from database_bootstrap.api import names, schema
 from database_bootstrap.bundles import configmaps
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.reconcile import Engine
+from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.standalone import console, manifests, run
 from database_bootstrap.standalone.collection import CLUSTER, NAME_LENGTH, is_namespace, is_object_name
 from database_bootstrap.standalone.console import Console, JsonConsole, TextConsole
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.run import Exit, Options, Work
+from database_bootstrap.tools.sandbox import confinement, level
 
 DESCRIPTION = "Bootstrap PostgreSQL databases: apply it a thousand times, restart anything, lose nothing."
 EXAMPLES = """\
@@ -126,6 +128,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--secret-dir", type=Path, metavar="DIR", help="(default: .dbbootstrap beside the file)")
     add("--no-secret-dir", action="store_true", help="keep nothing; then role.passwordSecretRef is required")
     add("--cluster-id", default=CLUSTER, metavar="ID", help=f"the cluster in marks of ownership (default: {CLUSTER})")
+    settings.add_sandbox_arguments(parser, default="Sandboxed where the kernel can, else Unconfined")
     add("--output", choices=("text", "json"), default="text", help="lines for people, or an object a line")
 
 
@@ -164,27 +167,47 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _apply(chosen: argparse.Namespace) -> int:
     options = _options(chosen, wait_seconds=chosen.wait, writes=True)
+    confinement.hide()
     work = run.prepare(options)
-    return asyncio.run(_with_engine(work, lambda engine: run.apply(engine, work, options, _console(chosen))))
+    sandbox = _sandbox(chosen, work)
+    return asyncio.run(_with_engine(work, sandbox, lambda engine: run.apply(engine, work, options, _console(chosen))))
 
 
 def _plan(chosen: argparse.Namespace) -> int:
     detailed: bool = chosen.detailed_exitcode
+    confinement.hide()
     try:
         work = run.prepare(_options(chosen))
     except InputError as error:
         # With that flag 2 is no mistake, so a mistake must not be 2.
         return _refused(error, Exit.STALLED if detailed else Exit.BAD_INPUT)
-    told = _console(chosen)
-    return asyncio.run(_with_engine(work, lambda engine: run.plan(engine, work, told, tell_changes=detailed)))
+    told, sandbox = _console(chosen), _sandbox(chosen, work)
+    return asyncio.run(_with_engine(work, sandbox, lambda engine: run.plan(engine, work, told, tell_changes=detailed)))
 
 
-async def _with_engine(work: Sequence[Work], act: Callable[[Engine], Awaitable[int]]) -> int:
+def _sandbox(chosen: argparse.Namespace, work: Sequence[Work]) -> Sandbox:
+    """Return what confines revisions: here they are the user's own, and are not refused for the kernel's sake.
+
+    Whoever asks for the sandbox gets it or nothing.
+    """
+    there = level.available().abi > 0
+    try:
+        sandbox = settings.sandbox_from_arguments(
+            chosen, os.environ, SandboxMode.SANDBOXED if there else SandboxMode.UNCONFINED
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if sandbox.mode is SandboxMode.UNCONFINED and any(one.uses_alembic for one in work):
+        console.note("Alembic's revisions are not confined: they run with all your rights, as `alembic upgrade` does.")
+    return sandbox
+
+
+async def _with_engine(work: Sequence[Work], sandbox: Sandbox, act: Callable[[Engine], Awaitable[int]]) -> int:
     """Return what the act returns, or 143 where SIGTERM came first: as Ctrl-C does, it rolls back what has begun."""
     task = asyncio.current_task()
     assert task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel, signal.SIGTERM)
-    engine = Engine()
+    engine = Engine(sandbox=sandbox)
     # The process for Alembic takes a second to load. It is executed anew: what was read here is not in it.
     if any(one.uses_alembic for one in work):
         await engine.start()

@@ -26,6 +26,7 @@ BootstrapError
     ├── SettingMismatch         a setting that is only made at creation differs
     ├── ExtensionUnavailable    the server does not offer the extension
     ├── BundleRejected          the files of a source cannot be used; nothing was run
+    ├── SandboxUnavailable      code of the resource would have to run, and cannot be confined here as is demanded
     ├── SchemaHasOtherOwner     tables exist that no migration made
     ├── MigrationFailed         a migration failed
     ├── MigrationTimedOut       the run took longer than timeoutSeconds
@@ -151,6 +152,10 @@ class ExtensionUnavailable(Stalled):
 
 class BundleRejected(Stalled):
     """The files of a source cannot be used; nothing was run."""
+
+
+class SandboxUnavailable(Stalled):
+    """Alembic's revisions are code, and this operator does not run it: it cannot confine it, or is told not to."""
 
 
 class SchemaHasOtherOwner(Stalled):

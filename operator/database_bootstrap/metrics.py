@@ -103,6 +103,12 @@ LEADER = Gauge(
     "1 while this process acts, 0 while it stands by.",
     registry=REGISTRY,
 )
+SANDBOX = Gauge(
+    "dbbootstrap_alembic_sandbox",
+    "1 for what confines Alembic's revisions; landlock_abi is 0 where nothing does.",
+    ("mode", "landlock_abi", "seccomp"),
+    registry=REGISTRY,
+)
 
 
 def exposition() -> bytes:

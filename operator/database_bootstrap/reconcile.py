@@ -9,6 +9,7 @@ from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
 from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.postgres.session import Budget
+from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.stages import connection, database, deletion, extensions, identity, migrations, role, seed
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.deletion import Departure, Ending
@@ -41,14 +42,18 @@ async def _nobody(outcomes: object, facts: object) -> None:
 class Engine:
     """What all visits share: the budget of connections per server, and the process that runs Alembic's revisions."""
 
-    def __init__(self, *, max_connections: int = 8, pace_seconds: float = 10.0) -> None:
-        """Allow so many connections at once per server; say how far a long work is after each so many seconds."""
+    def __init__(self, *, max_connections: int = 8, pace_seconds: float = 10.0, sandbox: Sandbox | None = None) -> None:
+        """Allow so many connections at once per server; say how far a long work is after each so many seconds.
+
+        Alembic's revisions run where they are confined like this.
+        """
+        sandbox = sandbox or Sandbox()
         self._max_connections = max_connections
         self._pace_seconds = pace_seconds
-        self._zygote = Zygote()
+        self._zygote = Zygote(confined=sandbox.mode is not SandboxMode.UNCONFINED)
         self._budgets: dict[tuple[str, int], Budget] = {}
         self._sources = Sources()
-        tools: tuple[Tool[Any], ...] = (Prisma(), Alembic(self._zygote), SqlFiles())
+        tools: tuple[Tool[Any], ...] = (Prisma(), Alembic(self._zygote, sandbox), SqlFiles())
         self._tools = {tool.name: tool for tool in tools}
 
     async def start(self) -> None:

@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, TypeVar
 
 LogFormat = Literal["json", "text"]
@@ -22,6 +23,26 @@ class Address:
 
     host: str
     port: int
+
+
+class SandboxMode(StrEnum):
+    """What becomes of Python that resources bring."""
+
+    SANDBOXED = "Sandboxed"
+    """It runs confined by the kernel, or not at all."""
+    REFUSED = "Refused"
+    """It never runs."""
+    UNCONFINED = "Unconfined"
+    """It can do what the operator can do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """Under which conditions Alembic's revisions run."""
+
+    mode: SandboxMode = SandboxMode.SANDBOXED
+    min_abi: int = 1
+    """The version of Landlock's interface that the kernel must have; 1 guards files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +67,7 @@ class Settings:
     log_format: LogFormat = "json"
     watch_secrets: bool = False
     """Needs rights to list and watch all Secrets; without it a Secret that is waited for is asked for."""
+    sandbox: Sandbox = Sandbox()
     kubeconfig: str | None = None
     context: str | None = None
 
@@ -65,8 +87,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-level", choices=LEVELS, type=str.upper, help="(default: INFO)")
     add("--log-format", choices=("json", "text"), help="(default: json)")
     add("--watch-secrets", action="store_true", default=None, help="act at once on Secrets; needs list and watch")
+    add_sandbox_arguments(parser, default=SandboxMode.SANDBOXED)
     add("--kubeconfig", metavar="FILE", help="(default: the Pod's own access, else KUBECONFIG, else ~/.kube/config)")
     add("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
+
+
+def add_sandbox_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add the flags for Alembic's revisions, which every command has that runs them."""
+    about = f"what becomes of Alembic's revisions: {' | '.join(SandboxMode)} (default: {default})"
+    parser.add_argument("--alembic-sandbox", type=_mode, metavar="MODE", help=about)
+    about = "version of Landlock that the kernel must have for Sandboxed (default: 1, which guards files)"
+    parser.add_argument("--alembic-sandbox-min-abi", type=_abi, metavar="N", help=about)
+
+
+def sandbox_from_arguments(
+    arguments: argparse.Namespace, environ: Mapping[str, str], default: SandboxMode = SandboxMode.SANDBOXED
+) -> Sandbox:
+    """Return what is set; raise `ValueError` with a sentence for what the environment sets and cannot be."""
+    read = _Reader(arguments, environ)
+    return Sandbox(
+        mode=read.value("alembic_sandbox", _mode, default),
+        min_abi=read.value("alembic_sandbox_min_abi", _abi, Sandbox().min_abi),
+    )
 
 
 def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
@@ -86,6 +128,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str]) ->
         log_level=read.value("log_level", _level, defaults.log_level),
         log_format=read.value("log_format", _format, defaults.log_format),
         watch_secrets=read.value("watch_secrets", _flag, False),
+        sandbox=sandbox_from_arguments(arguments, environ),
         kubeconfig=read.text("kubeconfig"),
         context=read.text("context"),
     )
@@ -127,6 +170,17 @@ def _count(text: str) -> int:
 def _connections(text: str) -> int:
     # A visit with Alembic may need three at once, and must not wait for itself.
     return _at_least(3, text)
+
+
+def _abi(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _mode(text: str) -> SandboxMode:
+    try:
+        return SandboxMode(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SandboxMode)}") from None
 
 
 def _at_least(least: int, text: str) -> int:

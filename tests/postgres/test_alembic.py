@@ -9,6 +9,7 @@ import pytest
 from database_bootstrap import errors
 from database_bootstrap.postgres import locks, session
 from database_bootstrap.tools.alembic import Alembic
+from database_bootstrap.tools.sandbox import Zygote
 from database_bootstrap.tools.tool import Options
 from fix_alembic import OPTIONS, Project, Shop, ShopMaker, until
 from postgres import alembic_projects as projects
@@ -250,7 +251,7 @@ async def test_somebody_between_two_revisions_is_noticed(shop: Shop, environment
 
 @pytest.mark.parametrize("environment", [projects.PER_MIGRATION, None], ids=["env.py", "bare"])
 async def test_progress_is_told_without_waiting_for_the_next_revision(
-    shop: Shop, tmp_path: Path, environment: str | None
+    loose_shop: Shop, tmp_path: Path, environment: str | None
 ) -> None:
     """r002 goes on only after r001 was reported, and that is not tried before r002 has locked the version table."""
     reported, under_way = tmp_path / "reported", tmp_path / "under-way"
@@ -266,13 +267,13 @@ async def test_progress_is_told_without_waiting_for_the_next_revision(
         if asked == 2:
             await until(under_way.exists)
 
-    tool = Alembic(shop.zygote)
-    run = replace(shop.run(replace(OPTIONS, timeout=30)), verify_lock=verify_lock)
+    tool = Alembic(loose_shop.zygote)
+    run = replace(loose_shop.run(replace(OPTIONS, timeout=30)), verify_lock=verify_lock)
     applying = asyncio.create_task(tool.apply(tool.load(projects.bundle(files)), ("r001", "r002"), run))
-    await until(lambda: shop.applied == ["r001"], applying)
+    await until(lambda: loose_shop.applied == ["r001"], applying)
     reported.touch()
     await applying
-    assert shop.applied == ["r001", "r002"]
+    assert loose_shop.applied == ["r001", "r002"]
 
 
 HALF = """
@@ -388,9 +389,9 @@ op.execute("CREATE TABLE {name} (id integer)")
 """
 
 
-async def test_two_runs_at_once_never_mix(make_shop: ShopMaker, tmp_path: Path) -> None:
+async def test_two_runs_at_once_never_mix(make_shop: ShopMaker, loose_zygote: Zygote, tmp_path: Path) -> None:
     """Each of the two waits in the middle of a revision until the other is there too."""
-    shops: list[Shop] = [await make_shop(name) for name in ("port", "starboard")]
+    shops: list[Shop] = [replace(await make_shop(name), zygote=loose_zygote) for name in ("port", "starboard")]
     sources = [
         projects.project(
             projects.chain(projects.FIVE, r003=MEETING.format(folder=str(tmp_path), name=name).strip()), kind=kind
@@ -415,23 +416,25 @@ if os.environ["PGAPPNAME"].startswith("dbbootstrap") == {ours}:
 
 @pytest.mark.parametrize("ours", [True, False], ids=["we-are-first", "alembic-is-first"])
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "version-table-there"])
-async def test_alembic_at_the_same_moment_ends_well_too(shop: Shop, tmp_path: Path, ours: bool, fresh: bool) -> None:
+async def test_alembic_at_the_same_moment_ends_well_too(
+    loose_shop: Shop, tmp_path: Path, ours: bool, fresh: bool
+) -> None:
     """Whoever is first stands still in a revision until the other one waits for a lock."""
     if not fresh:
-        await shop.apply(projects.chain(projects.FIVE[:1]))
+        await loose_shop.apply(projects.chain(projects.FIVE[:1]))
     mark = tmp_path / "standing"
     stop = WAIT_FOR_THE_OTHER.format(ours=ours, file=str(mark)).strip()
     files = projects.project(projects.chain(projects.FIVE, r004=stop))
     folder = tmp_path / "project"
     if ours:
-        run = asyncio.create_task(shop.apply(files))
+        run = asyncio.create_task(loose_shop.apply(files))
         await until(mark.exists, run)
-        process = shop.alembic(folder, files, "upgrade", "head")
+        process = loose_shop.alembic(folder, files, "upgrade", "head")
     else:
-        process = shop.alembic(folder, files, "upgrade", "head")
+        process = loose_shop.alembic(folder, files, "upgrade", "head")
         await until(lambda: mark.exists() or process.poll() is not None)
-        run = asyncio.create_task(shop.apply(files))
+        run = asyncio.create_task(loose_shop.apply(files))
     output, _ = await asyncio.to_thread(process.communicate)
     assert process.returncode == 0, output
     assert (await run).pending == ()
-    assert shop.ask("SELECT version_num FROM alembic_version") == ["r005"]
+    assert loose_shop.ask("SELECT version_num FROM alembic_version") == ["r005"]

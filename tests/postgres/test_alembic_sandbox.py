@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +18,39 @@ import uvloop
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import locks, session
+from database_bootstrap.settings import SandboxMode
 from database_bootstrap.tools.sandbox import Zygote, wire
 from fix_alembic import OPTIONS, PASSWORD, Shop, until
 from postgres import alembic_projects as projects
+from sandbox_here import SANDBOX
+
+
+@asynccontextmanager
+async def with_zygote(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confined: bool
+) -> AsyncIterator[Shop]:
+    """Give the shop a zygote of its own, which keeps its folders in `tmp_path / "scratch"`."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("CANARY", "a secret of the operator's")
+    shop.zygote = Zygote(confined=confined)
+    await shop.zygote.start()
+    yield shop
+    await shop.zygote.stop()
 
 
 @pytest_asyncio.fixture
 async def own(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    """The shop with a zygote of its own, which keeps its folders in `tmp_path / "scratch"`."""
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    monkeypatch.setenv("CANARY", "a secret of the operator's")
-    shop.zygote = Zygote()
-    await shop.zygote.start()
-    yield shop
-    await shop.zygote.stop()
+    """The shop with a zygote of its own."""
+    async with with_zygote(shop, tmp_path, monkeypatch, SANDBOX.mode is SandboxMode.SANDBOXED) as one:
+        yield one
+
+
+@pytest_asyncio.fixture
+async def loose(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    """The same, unconfined: there a project can start processes, of which none may stay either."""
+    async with with_zygote(shop, tmp_path, monkeypatch, confined=False) as one:
+        yield one
 
 
 def processes(mark: str) -> list[int]:
@@ -88,70 +107,72 @@ def mark_of(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("wait", [IN_PYTHON, IN_THE_SERVER], ids=["python", "server"])
-async def test_a_run_that_hangs_is_ended_with_all_that_it_has_started(own: Shop, tmp_path: Path, wait: str) -> None:
+async def test_a_run_that_hangs_is_ended_with_all_that_it_has_started(loose: Shop, tmp_path: Path, wait: str) -> None:
     with pytest.raises(
         errors.MigrationTimedOut, match=r"after 1 s .* while revision r003 ran\. Of this run r001, r002"
     ):
-        await own.apply(hanging(tmp_path, wait), replace(OPTIONS, timeout=1))
+        await loose.apply(hanging(tmp_path, wait), replace(OPTIONS, timeout=1))
     assert (tmp_path / "hangs").exists()
     assert processes(mark_of(tmp_path)) == []
-    assert sessions(own) == []
+    assert sessions(loose) == []
     assert empty(tmp_path / "scratch")
-    assert own.tables() == {"alembic_version", "customer"}
+    assert loose.tables() == {"alembic_version", "customer"}
 
 
 @pytest.mark.parametrize("wait", [IN_PYTHON, IN_THE_SERVER], ids=["python", "server"])
-async def test_a_cancelled_visit_leaves_nothing_running(own: Shop, tmp_path: Path, wait: str) -> None:
-    run = asyncio.create_task(own.apply(hanging(tmp_path, wait)))
+async def test_a_cancelled_visit_leaves_nothing_running(loose: Shop, tmp_path: Path, wait: str) -> None:
+    run = asyncio.create_task(loose.apply(hanging(tmp_path, wait)))
     await until((tmp_path / "hangs").exists, run)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
     assert processes(mark_of(tmp_path)) == []
-    assert sessions(own) == []
+    assert sessions(loose) == []
     assert empty(tmp_path / "scratch")
     # The same zygote serves the next one, which goes on where that one stopped.
-    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+    assert (await loose.apply(projects.chain(projects.FIVE))).pending == ()
 
 
-async def test_a_run_whose_zygote_is_killed_is_interrupted(own: Shop, tmp_path: Path) -> None:
-    run = asyncio.create_task(own.apply(hanging(tmp_path, IN_THE_SERVER)))
+async def test_a_run_whose_zygote_is_killed_is_interrupted(loose: Shop, tmp_path: Path) -> None:
+    run = asyncio.create_task(loose.apply(hanging(tmp_path, IN_THE_SERVER)))
     await until((tmp_path / "hangs").exists, run)
-    (zygote,) = zygotes_of(os.getpid(), tmp_path)
+    zygote = loose.zygote.pid
+    assert zygote
     os.kill(zygote, signal.SIGKILL)
     with pytest.raises(errors.MigrationInterrupted, match="was killed while revision r003 ran"):
         await run
     await until(lambda: not processes(mark_of(tmp_path)) and empty(tmp_path / "scratch"))
-    assert sessions(own) == []
+    assert sessions(loose) == []
     # The next run starts another one.
-    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+    assert (await loose.apply(projects.chain(projects.FIVE))).pending == ()
 
 
-async def test_a_run_whose_supervisor_is_killed_is_cleared_away(own: Shop, tmp_path: Path) -> None:
-    run = asyncio.create_task(own.apply(hanging(tmp_path)))
+async def test_a_run_whose_supervisor_is_killed_is_cleared_away(loose: Shop, tmp_path: Path) -> None:
+    run = asyncio.create_task(loose.apply(hanging(tmp_path)))
     await until((tmp_path / "hangs").exists, run)
-    (zygote,) = zygotes_of(os.getpid(), tmp_path)
-    (supervisor,) = zygotes_of(zygote, tmp_path)
+    zygote = loose.zygote.pid
+    assert zygote
+    (supervisor,) = zygotes_of(zygote)
     os.kill(supervisor, signal.SIGKILL)
     with pytest.raises(errors.MigrationInterrupted, match="was killed while revision r003 ran"):
         await run
     await until(lambda: not processes(mark_of(tmp_path)) and empty(tmp_path / "scratch"))
-    assert zygotes_of(os.getpid(), tmp_path) == [zygote]
-    assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
+    assert zygote in zygotes_of(os.getpid())
+    assert (await loose.apply(projects.chain(projects.FIVE))).pending == ()
 
 
-async def test_a_run_that_is_ended_outside_of_transactions_is_half_applied(own: Shop, tmp_path: Path) -> None:
+async def test_a_run_that_is_ended_outside_of_transactions_is_half_applied(loose: Shop, tmp_path: Path) -> None:
     with pytest.raises(errors.MigrationHalfApplied, match=r"Revision r003 stopped .*: its process was ended"):
-        await own.apply(hanging(tmp_path, OUTSIDE), replace(OPTIONS, timeout=1))
-    assert "hanging" in own.tables()
+        await loose.apply(hanging(tmp_path, OUTSIDE), replace(OPTIONS, timeout=1))
+    assert "hanging" in loose.tables()
     with pytest.raises(errors.MigrationHalfApplied, match="is not run again by itself"):
-        await own.look(hanging(tmp_path, OUTSIDE))
+        await loose.look(hanging(tmp_path, OUTSIDE))
 
 
 async def test_a_zygote_that_died_between_two_runs_is_replaced(own: Shop, tmp_path: Path) -> None:
     await own.apply(projects.chain(projects.FIVE[:2]))
-    for process in zygotes_of(os.getpid(), tmp_path):
-        os.kill(process, signal.SIGKILL)
+    assert own.zygote.pid
+    os.kill(own.zygote.pid, signal.SIGKILL)
     assert (await own.apply(projects.chain(projects.FIVE))).pending == ()
 
 
@@ -181,10 +202,10 @@ async def test_a_zygote_that_dies_before_a_run_begins_is_replaced(
     """It is stopped when the order reaches it, and killed before it reads it."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    zygote = Zygote()
+    zygote = Zygote(confined=SANDBOX.mode is SandboxMode.SANDBOXED)
     await zygote.start()
-    await until(lambda: bool(zygotes_of(os.getpid(), tmp_path)))
-    (first,) = zygotes_of(os.getpid(), tmp_path)
+    first = zygote.pid
+    assert first
     os.kill(first, signal.SIGSTOP)
 
     async def run() -> list[wire.Event]:
@@ -219,14 +240,12 @@ async def test_only_the_end_of_the_output_is_kept_and_the_password_is_not_in_it(
     assert "p%25w" not in ended.output
 
 
-def zygotes_of(owner: int, tmp_path: Path) -> list[int]:
-    """Return the owner's zygotes that keep their folders below this path."""
-    scratch = f"TMPDIR={tmp_path / 'scratch'}".encode()
+def zygotes_of(owner: int) -> list[int]:
+    """Return the owner's zygotes, or a zygote's supervisors, or a supervisor's child."""
     return [
         process
         for process in processes("database_bootstrap.tools.sandbox.zygote")
         if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1] == str(owner)
-        and scratch in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
     ]
 
 
@@ -245,7 +264,7 @@ async def main():
     login = Login(endpoint=Endpoint(**login.pop("endpoint")), **login)
     connection = await session.connect(login, session.OWNER)
     await locks.acquire(connection)
-    await Shop(server=None, login=login, connection=connection, zygote=Zygote()).apply(files)
+    await Shop(server=None, login=login, connection=connection, zygote=Zygote(confined=False)).apply(files)
 
 asyncio.run(main())
 """
@@ -255,20 +274,20 @@ def start(code: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
 
 
-async def test_a_killed_operator_leaves_nothing_running(own: Shop, tmp_path: Path) -> None:
-    await own.connection.close()
+async def test_a_killed_operator_leaves_nothing_running(loose: Shop, tmp_path: Path) -> None:
+    await loose.connection.close()
     code = OWNER.format(path=[path for path in sys.path if path])
     with start(code) as owner:
         assert owner.stdin is not None
-        owner.stdin.write(json.dumps([hanging(tmp_path, IN_THE_SERVER), dataclasses.asdict(own.login)]).encode())
+        owner.stdin.write(json.dumps([hanging(tmp_path, IN_THE_SERVER), dataclasses.asdict(loose.login)]).encode())
         owner.stdin.close()
         await until(lambda: (tmp_path / "hangs").exists() or owner.poll() is not None)
         owner.kill()
     await until(lambda: not processes(mark_of(tmp_path)) and empty(tmp_path / "scratch"))
     # The server notices by itself that the client is gone, in the middle of a statement.
-    await until(lambda: sessions(own) == [])
-    assert zygotes_of(owner.pid, tmp_path) == []
-    assert own.tables() == {"alembic_version", "customer"}
+    await until(lambda: sessions(loose) == [])
+    assert zygotes_of(owner.pid) == []
+    assert loose.tables() == {"alembic_version", "customer"}
 
 
 LOOKING = """
@@ -315,7 +334,7 @@ async def test_the_projects_code_gets_what_it_needs_and_nothing_else(own: Shop, 
     # stdout and stderr, the events; the migrating session.
     assert (len(pipes), len(sockets)) == (3, 1)
     assert seen("stdin") == ["''", "b''"]
-    assert seen("limits") == ["(0, 0)", "True", "(256, 256)"]
+    assert seen("limits") == ["(1, 1)", "True", "(256, 256)"]
     assert seen("session") == ["True", "True"]
     folder, mode, *homes = seen("folder")
     assert Path(folder).is_relative_to(tmp_path / "scratch")
@@ -330,7 +349,11 @@ async def test_the_projects_code_gets_what_it_needs_and_nothing_else(own: Shop, 
     ("line", "words"),
     [
         pytest.param("b'x' * (3 << 30)", "MemoryError", id="memory"),
-        pytest.param("open('big', 'wb').truncate(1 << 40)", "OSError: [Errno 27] File too large", id="file-size"),
+        pytest.param(
+            "import os; open(os.environ['HOME'] + '/big', 'wb').truncate(1 << 40)",
+            "OSError: [Errno 27] File too large",
+            id="file-size",
+        ),
         pytest.param("[open('/dev/null') for _ in range(300)]", "OSError: [Errno 24] Too many open files", id="files"),
     ],
 )

@@ -4,6 +4,7 @@ from database_bootstrap import metrics
 
 PUBLISHED = {
     "dbbootstrap_active_workers": "gauge",
+    "dbbootstrap_alembic_sandbox": "gauge",
     "dbbootstrap_changes_total": "counter",
     "dbbootstrap_drops_total": "counter",
     "dbbootstrap_kube_requests_total": "counter",

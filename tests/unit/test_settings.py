@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from database_bootstrap import settings
-from database_bootstrap.settings import Address, Settings
+from database_bootstrap.settings import Address, Sandbox, SandboxMode, Settings
 
 
 def parse(*arguments: str, **environ: str) -> Settings:
@@ -44,6 +44,15 @@ def test_defaults_are_those_of_the_type() -> None:
         ([], {"DBBOOTSTRAP_LOG_FORMAT": "text"}, "log_format", "text"),
         (["--watch-secrets"], {}, "watch_secrets", True),
         (["--kubeconfig", "x", "--context", "y"], {}, "context", "y"),
+        (["--alembic-sandbox", "Refused"], {}, "sandbox", Sandbox(mode=SandboxMode.REFUSED)),
+        ([], {"DBBOOTSTRAP_ALEMBIC_SANDBOX": "Unconfined"}, "sandbox", Sandbox(mode=SandboxMode.UNCONFINED)),
+        (
+            ["--alembic-sandbox-min-abi", "4"],
+            {"DBBOOTSTRAP_ALEMBIC_SANDBOX_MIN_ABI": "5"},
+            "sandbox",
+            Sandbox(min_abi=4),
+        ),
+        ([], {"DBBOOTSTRAP_ALEMBIC_SANDBOX_MIN_ABI": "6"}, "sandbox", Sandbox(min_abi=6)),
     ],
 )
 def test_value_comes_from_flag_or_environment(
@@ -64,6 +73,8 @@ def test_value_comes_from_flag_or_environment(
         ("DBBOOTSTRAP_LOG_LEVEL", "LOUD", "INFO"),
         ("DBBOOTSTRAP_LOG_FORMAT", "xml", "neither json nor text"),
         ("DBBOOTSTRAP_GRACE_SECONDS", "-1", "number of seconds"),
+        ("DBBOOTSTRAP_ALEMBIC_SANDBOX", "off", "'off' is none of Sandboxed, Refused, Unconfined"),
+        ("DBBOOTSTRAP_ALEMBIC_SANDBOX_MIN_ABI", "0", "at least 1"),
         ("DBBOOTSTRAP_NAMESPACE", "Shop", "'Shop' is not the name of a namespace"),
     ],
 )
@@ -74,7 +85,8 @@ def test_value_of_the_environment_that_cannot_be_is_refused(variable: str, value
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--workers", "0"], ["--max-connections-per-server", "2"], ["--health-address", "x"], ["--log-level", "loud"]],
+    [["--workers", "0"], ["--max-connections-per-server", "2"], ["--health-address", "x"], ["--log-level", "loud"]]
+    + [["--alembic-sandbox", "Off"], ["--alembic-sandbox-min-abi", "x"]],
     ids=str,
 )
 def test_flag_that_cannot_be_is_refused(arguments: list[str]) -> None:

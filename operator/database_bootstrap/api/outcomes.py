@@ -83,6 +83,7 @@ class Reason(StrEnum):
     SETTING_MISMATCH = "SettingMismatch"
     EXTENSION_UNAVAILABLE = "ExtensionUnavailable"
     BUNDLE_REJECTED = "BundleRejected"
+    SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     SCHEMA_HAS_OTHER_OWNER = "SchemaHasOtherOwner"
     MIGRATION_FAILED = "MigrationFailed"
     MIGRATION_TIMED_OUT = "MigrationTimedOut"

@@ -10,15 +10,16 @@ import psycopg
 from psycopg import sql
 
 from database_bootstrap.bundles.bundle import Bundle
-from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied
+from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied, SandboxUnavailable
 from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.settings import Sandbox
 from database_bootstrap.tools import alembic_layout, alembic_verdict
 from database_bootstrap.tools.alembic_graph import Graph, read_revision
 from database_bootstrap.tools.alembic_layout import Layout
 from database_bootstrap.tools.alembic_verdict import Circumstances, Told
-from database_bootstrap.tools.sandbox import Lost, Zygote, wire
+from database_bootstrap.tools.sandbox import Lost, Zygote, level, wire
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
 
 Table = tuple[str, str]
@@ -61,8 +62,9 @@ class Alembic:
 
     name = "Alembic"
 
-    def __init__(self, zygote: Zygote) -> None:
+    def __init__(self, zygote: Zygote, sandbox: Sandbox | None = None) -> None:
         self._zygote = zygote
+        self._refusal = level.refusal(sandbox or Sandbox(), level.available())
 
     def load(self, bundle: Bundle) -> Source:
         layout = alembic_layout.find(bundle)
@@ -90,6 +92,8 @@ class Alembic:
                 "cannot go on from there. Delete the second row, or `alembic stamp` what is true"
             )
         _refuse_half_applied(source, history, pending)
+        if pending and self._refusal is not None:
+            raise SandboxUnavailable(f"{len(pending)} of {len(graph.revisions)} revisions are pending. {self._refusal}")
         return Comparison(
             pending=pending, current=", ".join(sorted(rows)) or None, applied=len(graph.revisions) - len(pending)
         )

@@ -69,7 +69,7 @@ def error_of(case: Circumstances) -> errors.BootstrapError | None:
         return _half_applied(case, told.half_applied)
     if told.failed is not None:
         return _failed(case, told.failed)
-    if told.ended is None or told.ended.status or told.ended.late:
+    if told.ended is None or told.ended.status or told.ended.late or told.ended.excess:
         return _killed(case)
     return _nothing_persisted(case) if case.missing else None
 
@@ -128,6 +128,9 @@ def _missing_module(failed: wire.Failed) -> str:
 def _killed(case: Circumstances) -> errors.BootstrapError:
     told, ended = case.told, case.told.ended
     at = f" while revision {told.running} ran" if told.running else ""
+    if ended is not None and ended.excess:
+        text = f"The process that ran the migrations was ended{at}: {ended.excess}. {_kept(case)}"
+        return errors.MigrationFailed(text, name=told.running or "env.py")
     if ended is not None and ended.late:
         return errors.MigrationTimedOut(
             f"The migrations were stopped after {case.options.timeout} s (migrations.timeoutSeconds){at}. {_kept(case)}"

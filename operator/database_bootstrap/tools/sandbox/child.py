@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 from urllib.parse import quote
 
-from database_bootstrap.tools.sandbox import confinement, failure, migrate, wire
+from database_bootstrap.tools.sandbox import confinement, failure, fence, migrate, wire
+from database_bootstrap.tools.sandbox.level import Level
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 
@@ -25,8 +26,8 @@ class Pipes:
     output: int
 
 
-def run(job: wire.Job, scratch: Path, pipes: Pipes, supervisor: int) -> NoReturn:
-    """Run the job in this process, which ends with it."""
+def run(job: wire.Job, scratch: Path, pipes: Pipes, supervisor: int, level: Level | None) -> NoReturn:
+    """Run the job in this process, which ends with it; no level leaves it the reach of the operator."""
     _forget_signals()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(pipes.output, 1)
@@ -34,6 +35,8 @@ def run(job: wire.Job, scratch: Path, pipes: Pipes, supervisor: int) -> NoReturn
     # The standard streams of the zygote lead nowhere; a project's StreamHandler writes to these.
     sys.stdout, sys.stderr = _writer(1), _writer(2)
     confinement.confine(job.limits, supervisor, {pipes.secret.fileno(), pipes.events})
+    if level is not None:
+        fence.close(job.target, scratch, level)
     job = replace(job, password=_password(pipes.secret))
     _surround(job, scratch)
     status = _migrate(job, scratch / "project", pipes.events)
@@ -110,9 +113,7 @@ def _environment(job: wire.Job, scratch: Path) -> dict[str, str]:
         variables |= {f"{prefix}{name}": value for name, value in parts.items()}
     variables |= dict.fromkeys(("PGDATABASE", "DB_NAME", "DB_DATABASE", "POSTGRES_DB"), target.database)
     if target.ca is not None:
-        authorities = scratch / "ca.pem"
-        authorities.write_text(target.ca)
-        variables["PGSSLROOTCERT"] = str(authorities)
+        variables["PGSSLROOTCERT"] = str(scratch / "ca.pem")
     return variables
 
 

@@ -12,6 +12,8 @@ from database_bootstrap.errors import InternalError
 from database_bootstrap.tools.sandbox import scrub, wire
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""The C library otherwise reserves 64 MiB of the limited address space for each thread."""
 _PARTING_SECONDS = 15.0
 """For a run to be ended and cleared away once it is not wanted any more; the supervisor needs less."""
 
@@ -26,10 +28,17 @@ class Zygote:
     It is executed anew and not forked from the operator: none of the operator's memory is in it, whenever it starts.
     """
 
-    def __init__(self, *, parallel: int = 8) -> None:
+    def __init__(self, *, confined: bool = True, parallel: int = 8) -> None:
+        """Confine revisions as well as the kernel can, or give them the reach of the operator."""
+        self._confined = confined
         self._slots = asyncio.Semaphore(parallel)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.pid if self._process else None
 
     async def start(self) -> None:
         """Start the process unless it runs; return at once, while it is still loading."""
@@ -105,13 +114,13 @@ class Zygote:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-m", "database_bootstrap.tools.sandbox.zygote"),
-                    *(str(theirs.fileno()), str(os.getpid())),
+                    *(str(theirs.fileno()), str(os.getpid()), "confined" if self._confined else "unconfined"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_FEW_ARENAS},
                 pass_fds=(theirs.fileno(),),
                 # Ctrl-C is for the operator, which then ends the runs in order.
                 start_new_session=True,

@@ -13,25 +13,6 @@ from alembic.script import ScriptDirectory
 
 from database_bootstrap.tools.sandbox import guard, wire
 
-_LOGGING = """
-[loggers]
-keys = root
-[handlers]
-keys = console
-[formatters]
-keys = plain
-[logger_root]
-level = WARNING
-handlers = console
-[handler_console]
-class = StreamHandler
-args = (sys.stderr,)
-formatter = plain
-[formatter_plain]
-format = %(levelname)s [%(name)s] %(message)s
-"""
-"""What `fileConfig(config.config_file_name)` in an env.py wants to find."""
-
 
 class Run:
     """One run, and how far it has come."""
@@ -61,8 +42,6 @@ class Run:
     def _config(self, root: Path) -> Config:
         project = self._job.project
         file = self._project / project.config if project.config else root / "alembic.ini"
-        if project.config is None:
-            file.write_text(f"[alembic]\n{_LOGGING}")
         config = Config(str(file), toml_file=str(self._project / project.toml) if project.toml else None)
         config.set_main_option("sqlalchemy.url", self._url.replace("%", "%%"))
         if project.script_location is not None:

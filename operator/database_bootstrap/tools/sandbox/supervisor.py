@@ -1,16 +1,18 @@
 """The supervisor of one run: starts the child, relays what it says, ends it in time, leaves nothing behind."""
 
 import contextlib
+import math
 import os
 import selectors
-import shutil
 import signal
 import socket
 import time
 from pathlib import Path
 from typing import NoReturn
 
-from database_bootstrap.tools.sandbox import confinement, descendants, wire
+from database_bootstrap.tools.sandbox import confinement, descendants, watch, wire
+from database_bootstrap.tools.sandbox import scratch as scratches
+from database_bootstrap.tools.sandbox.level import Level
 
 _GRACE_SECONDS = 2.0
 """Between SIGTERM and SIGKILL."""
@@ -20,6 +22,7 @@ _EVENTS_BYTES = 16 << 20
 """How much a child may report in all."""
 _PIPE_READS = 16
 """Reads after which a full pipe is empty."""
+_WATCH_SECONDS = 0.25
 _OWNER_SECONDS = 60.0
 """How long the operator may take to send the job or to read an event."""
 
@@ -35,7 +38,7 @@ def wake_up_on(*signals: signal.Signals) -> int:
     return reader
 
 
-def supervise(owner: socket.socket, secret: socket.socket, scratch: Path) -> NoReturn:
+def supervise(owner: socket.socket, secret: socket.socket, scratch: Path, level: Level | None) -> NoReturn:
     """Run the job that the operator sends, and leave with status 0 when everything of it is gone.
 
     The operator's end of the socket is told by then: it waits for the end of the stream, which comes last.
@@ -44,20 +47,23 @@ def supervise(owner: socket.socket, secret: socket.socket, scratch: Path) -> NoR
     confinement.adopt_orphans()
     try:
         owner.settimeout(_OWNER_SECONDS)
-        _Run(owner, secret, scratch, wakeup).to_the_end()
+        _Run(owner, secret, scratch, level, wakeup).to_the_end()
     except (OSError, EOFError):
         pass  # The operator has left: nobody is there to be told.
     finally:
         descendants.kill_all(spare=())
-        _remove(scratch)
+        scratches.remove(scratch)
     os._exit(0)
 
 
 class _Run:
-    def __init__(self, owner: socket.socket, secret: socket.socket, scratch: Path, wakeup: int) -> None:
+    def __init__(
+        self, owner: socket.socket, secret: socket.socket, scratch: Path, level: Level | None, wakeup: int
+    ) -> None:
         self._owner = owner
         self._secret = secret
         self._scratch = scratch
+        self._level = level
         self._wakeup = wakeup
         self._output = bytearray()
         self._cut = False
@@ -65,30 +71,21 @@ class _Run:
         self._events_left = _EVENTS_BYTES
         self._child = 0
         self._status: int | None = None
+        self._excess: str | None = None
         self._unwanted = False
 
     def to_the_end(self) -> None:
         job = wire.receive_job(self._owner)
-        self._place(job)
+        scratches.fill(self._scratch, job)
         events, output = self._start(job)
         self._owner.sendall(wire.OWNER + b"{}\n")
-        late = not self._wait(events, output, job.limits.seconds)
+        late = not self._wait(events, output, job.limits)
         if self._status is None:
             self._end_child(events, output)
         self._drain(events, output)
         if not self._unwanted:
-            ended = wire.Ended(status=self._status or 0, late=late, output=self._text())
+            ended = wire.Ended(status=self._status or 0, late=late, output=self._text(), excess=self._excess)
             self._owner.sendall(wire.OWNER + wire.encode_event(ended))
-
-    def _place(self, job: wire.Job) -> None:
-        for folder in ("project", "home"):
-            (self._scratch / folder).mkdir()
-        for path, content in job.files:
-            if path.startswith("/") or ".." in path.split("/"):
-                raise ValueError(path)
-            file = self._scratch / "project" / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
 
     def _start(self, job: wire.Job) -> tuple[int, int]:
         events, events_in = os.pipe()
@@ -100,7 +97,8 @@ class _Run:
             try:
                 from database_bootstrap.tools.sandbox import child  # noqa: PLC0415 - loaded by the zygote
 
-                child.run(job, self._scratch, child.Pipes(self._secret, events_in, output_in), supervisor)
+                pipes = child.Pipes(self._secret, events_in, output_in)
+                child.run(job, self._scratch, pipes, supervisor, self._level)
             finally:
                 os._exit(1)
         for descriptor in (events_in, output_in):
@@ -110,17 +108,21 @@ class _Run:
             os.set_blocking(descriptor, False)
         return events, output
 
-    def _wait(self, events: int, output: int, seconds: float) -> bool:
-        """Relay until the child has ended; return False when the time is up before."""
-        end = time.monotonic() + seconds if seconds else None
+    def _wait(self, events: int, output: int, limits: wire.Limits) -> bool:
+        """Relay until the child has ended or uses too much; return False when the time is up before."""
+        end = time.monotonic() + (limits.seconds or math.inf)
         selector = selectors.DefaultSelector()
         for descriptor in (events, output, self._wakeup, self._owner.fileno()):
             selector.register(descriptor, selectors.EVENT_READ)
-        while self._status is None and not self._unwanted:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
+        look = time.monotonic() + _WATCH_SECONDS
+        while self._status is None and not self._unwanted and self._excess is None:
+            now = time.monotonic()
+            if now >= end:
                 return False
-            for key, _ in selector.select(left):
+            if now >= look:
+                self._excess = watch.excess(self._child, self._scratch, limits)
+                look = now + _WATCH_SECONDS
+            for key, _ in selector.select(max(0, min(look, end) - now)):
                 if not self._serve(key.fd, events, output):
                     selector.unregister(key.fd)
             self._reap()
@@ -178,10 +180,11 @@ class _Run:
                 self._status = os.waitstatus_to_exitcode(status)
 
     def _end_child(self, events: int, output: int) -> None:
-        for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
+        asked = () if self._excess else (signal.SIGTERM,)
+        for number in (*asked, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, number)
-            end = time.monotonic() + patience
+            end = time.monotonic() + _GRACE_SECONDS
             while self._status is None and time.monotonic() < end:
                 time.sleep(0.01)
                 self._drain(events, output)
@@ -209,14 +212,3 @@ def _read(descriptor: int) -> bytes | None:
         return os.read(descriptor, 65536)
     except BlockingIOError:
         return None
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder whose contents may have been made hard to remove."""
-    for parent, names, _ in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if not path.is_symlink():
-                with contextlib.suppress(OSError):
-                    path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -62,9 +62,12 @@ class Limits:
     seconds: int
     """Time for the whole run, 0 for no limit."""
     memory: int = 2 << 30
-    """Bytes of address space per process."""
-    file_size: int = 256 << 20
-    """Bytes of one file."""
+    """Bytes of address space beyond what the child begins with; half of the container's memory, if that is less."""
+    scratch: int = 64 << 20
+    """Bytes of a file, and of all files together."""
+    files: int = 4096
+    """Files and folders."""
+    threads: int = 64
     open_files: int = 256
     """Descriptors per process."""
 
@@ -155,6 +158,8 @@ class Ended:
     """It was ended because its time was up."""
     output: str
     """The last of what it wrote to stdout and stderr."""
+    excess: str | None = None
+    """What it was ended for, when it used too much of something."""
 
 
 Event = Entered | Opened | Running | Uncovered | Applied | Committed | Failed | Ended

@@ -5,15 +5,14 @@ import gc
 import importlib
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from database_bootstrap.tools.sandbox import confinement, descendants, supervisor
+from database_bootstrap.tools.sandbox import confinement, descendants, level, supervisor
+from database_bootstrap.tools.sandbox import scratch as scratches
 
 _PRELOAD = (
     "alembic.command",
@@ -32,7 +31,11 @@ _PARTING_SECONDS = 10.0
 
 
 def main() -> None:
-    """Serve the socket whose number is the first argument until the other end closes it."""
+    """Serve the socket whose number is the first argument until the other end closes it.
+
+    The second argument is the operator's process, the third whether its revisions are confined.
+    """
+    confinement.hide()
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -46,12 +49,14 @@ def main() -> None:
         sys.exit(1)
     # What is loaded stays: the collector shall not touch, and so copy, its pages in every child.
     gc.freeze()
-    _Zygote(control).serve()
+    confinement.container_memory()
+    _Zygote(control, level.available() if sys.argv[3] == "confined" else None).serve()
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, confined: level.Level | None) -> None:
         self._control = control
+        self._level = confined
         self._runs: dict[int, Path] = {}
         self._leaving = False
 
@@ -80,7 +85,7 @@ class _Zygote:
             self._fork(*received)
 
     def _fork(self, owner: int, secret: int) -> None:
-        scratch = Path(tempfile.mkdtemp(prefix="dbbootstrap-alembic-"))
+        scratch = scratches.make()
         zygote = os.getpid()
         process = os.fork()
         if not process:
@@ -88,7 +93,8 @@ class _Zygote:
             try:
                 self._control.close()
                 confinement.die_with_parent(signal.SIGTERM, zygote)
-                supervisor.supervise(socket.socket(fileno=owner), socket.socket(fileno=secret), scratch)
+                sockets = socket.socket(fileno=owner), socket.socket(fileno=secret)
+                supervisor.supervise(*sockets, scratch, self._level)
             finally:
                 os._exit(1)
         self._runs[process] = scratch
@@ -102,7 +108,7 @@ class _Zygote:
                 if scratch is not None and ended[1] != 0:
                     # The supervisor itself was killed: its descendants are ours now.
                     descendants.kill_all(spare=self._runs)
-                    shutil.rmtree(scratch, ignore_errors=True)
+                    scratches.remove(scratch)
 
     def _leave(self) -> None:
         for process in self._runs:
@@ -113,7 +119,7 @@ class _Zygote:
             self._reap()
         descendants.kill_all(spare=())
         for scratch in self._runs.values():
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratches.remove(scratch)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Each guard of Alembic's sandbox by itself: every attack works without it, and is refused with it.
+
+Older kernels are played by asking this one for less.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attacks import ATTACKS, REFUSED, Attack, operator, script, surroundings
+from database_bootstrap.settings import Sandbox, SandboxMode
+from database_bootstrap.tools.sandbox import landlock, level
+from sandbox_here import needs_filters, needs_landlock
+
+GUARDED = """
+import ctypes, json, sys
+from pathlib import Path
+from database_bootstrap.tools.sandbox import confinement, fence, landlock, syscalls
+confinement._drop_capabilities()
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+abi, filters, scratch = int(sys.argv[1]), sys.argv[2] == "filters", Path(sys.argv[3])
+if abi:
+    landlock.restrict(fence._reach(scratch, ()), abi)
+if filters:
+    syscalls.restrict(local_sockets=False, truncate=True)
+answers = {}
+"""
+
+
+def attempts(tmp_path: Path, *, abi: int = 0, filters: bool = False) -> dict[str, str]:
+    """Return what each attack came to in a process with these guards."""
+    folder, home = tmp_path / "others", tmp_path / "scratch" / "home"
+    for each in (folder, home, tmp_path / "scratch" / "project"):
+        each.mkdir(parents=True)
+    with surroundings(folder, home) as around:
+        code = GUARDED + script(ATTACKS, around, "answers.__setitem__") + "print(json.dumps(answers))"
+        command = [sys.executable, "-c", code, str(abi), "filters" if filters else "none", str(home.parent)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, str] = json.loads(done.stdout)
+    return answers
+
+
+def judge(answers: dict[str, str], stopped: list[Attack]) -> None:
+    expected = {attack.name: "refused" if attack in stopped else "done" for attack in ATTACKS}
+    assert {name: "refused" if said in REFUSED else said for name, said in answers.items()} == expected
+
+
+def test_every_attack_works_where_nothing_is_guarded(tmp_path: Path) -> None:
+    judge(attempts(tmp_path), [])
+
+
+@needs_filters
+def test_the_filter_of_system_calls_refuses_what_it_is_for_and_nothing_else(tmp_path: Path) -> None:
+    judge(attempts(tmp_path, filters=True), [attack for attack in ATTACKS if attack.seccomp])
+
+
+@pytest.mark.parametrize("abi", [pytest.param(each, marks=needs_landlock(each)) for each in landlock.GUARDS])
+def test_each_version_of_landlock_guards_what_the_table_says(tmp_path: Path, abi: int) -> None:
+    judge(attempts(tmp_path, abi=abi), [attack for attack in ATTACKS if attack.landlock and attack.landlock <= abi])
+
+
+@needs_filters
+@needs_landlock(1)
+def test_without_the_scopes_of_landlock_nobody_is_signalled_either(tmp_path: Path) -> None:
+    answers = attempts(tmp_path, abi=4, filters=True)
+    judge(answers, [attack for attack in ATTACKS if attack.seccomp or (attack.landlock or 9) <= 4])
+
+
+def test_a_hidden_process_keeps_its_secrets_from_others_of_the_user() -> None:
+    """What guards the operator where revisions run unconfined."""
+    look = (
+        "import sys; from database_bootstrap.tools.sandbox import confinement; confinement._drop_capabilities()\n"
+        "answers = []\n"
+        "for name in ('environ', 'mem', 'maps'):\n"
+        "    try: answers.append(open(f'/proc/{sys.argv[1]}/{name}', 'rb') is not None)\n"
+        "    except OSError: answers.append(False)\n"
+        "print(answers)"
+    )
+    for hidden in (False, True):
+        with operator(hidden=hidden) as victim:
+            command = [sys.executable, "-c", look, str(victim)]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert ast.literal_eval(said) == [not hidden] * 3
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "abi", "refused", "told"),
+    [
+        (Sandbox(), 7, None, "run sandboxed: Landlock 7 (files, moving files, truncating files, TCP ports, device"),
+        (Sandbox(), 1, None, "run sandboxed: Landlock 1 (files), calls filtered"),
+        (Sandbox(), 0, "version 1 (--alembic-sandbox-min-abi), and it has none", "are not run"),
+        (Sandbox(min_abi=4), 3, "version 4 (--alembic-sandbox-min-abi), and it has version 3", "are not run"),
+        (Sandbox(min_abi=4), 4, None, "TCP ports), calls filtered"),
+        (Sandbox(mode=SandboxMode.UNCONFINED, min_abi=9), 0, None, "run unconfined"),
+        (Sandbox(mode=SandboxMode.REFUSED), 7, "has switched Alembic off", "are not run"),
+    ],
+)
+def test_policy_meets_kernel(sandbox: Sandbox, abi: int, refused: str | None, told: str) -> None:
+    here = level.Level(abi=abi, filters=True)
+    refusal = level.refusal(sandbox, here)
+    assert refusal is None if refused is None else refused in (refusal or "")
+    assert told in level.describe(sandbox, here)
