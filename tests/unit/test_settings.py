@@ -85,8 +85,14 @@ def test_value_of_the_environment_that_cannot_be_is_refused(variable: str, value
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--workers", "0"], ["--max-connections-per-server", "2"], ["--health-address", "x"], ["--log-level", "loud"]]
-    + [["--alembic-sandbox", "Off"], ["--alembic-sandbox-min-abi", "x"]],
+    [
+        ["--workers", "0"],
+        ["--max-connections-per-server", "2"],
+        ["--health-address", "x"],
+        ["--log-level", "loud"],
+        ["--alembic-sandbox", "Off"],
+        ["--alembic-sandbox-min-abi", "x"],
+    ],
     ids=str,
 )
 def test_flag_that_cannot_be_is_refused(arguments: list[str]) -> None:
