@@ -177,6 +177,15 @@ async def test_what_is_not_marked_as_made_here_stays(shop: Bootstrap, statement:
     assert all(said in one for one in ending.kept)
 
 
+async def test_role_without_a_mark_stays_when_its_database_goes(shop: Bootstrap) -> None:
+    shop.as_superuser(f'COMMENT ON ROLE "{shop.role}" IS NULL')
+    ending = await shop.delete()
+    assert ending.error is None
+    assert there(shop) == (False, True)
+    assert set(shop.drawer.secrets) == {"admin", "shop-db", "shop-role"}
+    assert ending.kept == (f'Role "{shop.role}" is kept with its Secrets: it carries no mark of this resource',)
+
+
 async def test_role_that_owns_a_database_which_stays_stays_too(shop: Bootstrap) -> None:
     shop.as_superuser(f"COMMENT ON DATABASE \"{shop.database}\" IS 'mine, says the DBA'")
     ending = await shop.delete()

@@ -148,7 +148,8 @@ def _news(before: Resource | None, now: Resource) -> News:
 
 
 def _wants_more(before: Resource, now: Resource) -> bool:
-    if now.is_let_go or now.deleting != before.deleting:
+    has_lost_our_finalizer = before.is_held and not now.is_held and now.drops
+    if now.is_let_go or now.deleting != before.deleting or has_lost_our_finalizer:
         return True
     return now.generation != before.generation or now.annotations != before.annotations
 

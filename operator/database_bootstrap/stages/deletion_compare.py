@@ -23,7 +23,7 @@ def keep_database(subject: Subject, database: Database, role: Role | None) -> st
     """Return why the database stays, judged by the marks; None where it was made by this resource."""
     why = why_not_ours(subject, database.mark)
     # A take-over changes the mark of the role first, and may have been stopped before that of the database.
-    if why is None and role is not None and (role.mark is None or role.mark.owner != subject.owner):
+    if why is None and role is not None and role.mark is not None and role.mark.owner != subject.owner:
         why = f'its owner, role "{subject.spec.role.name}", is not this resource\'s'
     return f'Database "{database.name}" is kept: {why}' if why else None
 

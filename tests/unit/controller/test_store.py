@@ -151,6 +151,11 @@ def test_deletion_that_only_the_reply_to_a_write_tells_of_is_work(store: Store) 
     assert store.end_write(KEY, resource(2, deleting=True, finalizers=HELD)) is News.WORK
 
 
+def test_finalizer_that_somebody_else_took_off_is_work(store: Store) -> None:
+    store.see(resource(finalizers=HELD, spec={"deletionPolicy": "Delete"}))
+    assert store.see(resource(2, spec={"deletionPolicy": "Delete"})) is News.WORK
+
+
 def test_finalizer_that_we_put_on_is_nothing(store: Store) -> None:
     store.see(resource())
     store.begin_write(KEY)
