@@ -1,6 +1,9 @@
 """Secrets and ConfigMaps of a resource on a real API server: what is read, what is kept, and what is left alone."""
 
+import asyncio
 import base64
+import gzip
+import tarfile
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +11,7 @@ import pytest
 
 from database_bootstrap import metrics
 from database_bootstrap.api.binding import Connection
+from database_bootstrap.bundles.bundle import DATA, Limits
 from database_bootstrap.errors import BundleRejected, ClusterUnavailable, NotOwned, ReferenceNotFound
 from database_bootstrap.kube import access
 from database_bootstrap.kube.client import SECRETS, Kube
@@ -203,6 +207,28 @@ async def test_watched_config_map_costs_no_call_until_it_changes(
     before = reads()
     await references.bundle(("one",))
     assert reads() == before + 1
+
+
+async def test_large_seed_is_unpacked_beside_all_else(
+    library: Library, namespace: str, put: Callable[..., None]
+) -> None:
+    piece = gzip.compress(b"id\n" + b"".join(b"%d%b\n" % (number, b"x" * 500) for number in range(20_000)))
+    info = tarfile.TarInfo("t.csv")
+    info.size = len(gzip.decompress(piece)) * 6
+    packed = gzip.compress(info.tobuf()) + piece * 6 + gzip.compress(bytes(-info.size % 512 + 1024))
+    put("configmaps", "large", binaryData={"seed.tar.gz": base64.b64encode(packed).decode()})
+    reading = asyncio.create_task(library.bundle(namespace, ("large",), DATA))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    bundle = await reading
+    assert (bundle.files, bundle.size) == ((), info.size)
+    assert bundle.memory < 2 * len(packed) + 500_000
+    # A few are those that the answer of the API server takes.
+    assert turns > 40
+    with pytest.raises(BundleRejected, match="is allowed"):
+        await library.bundle(namespace, ("large",), Limits(held=1000, total=info.size - 1))
 
 
 async def test_bundles_that_do_not_fit_into_memory_are_read_again(

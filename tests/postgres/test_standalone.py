@@ -2,10 +2,12 @@
 
 import base64
 import contextlib
+import gzip
 import json
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -374,6 +376,38 @@ def apply_process(shop: Shop, *options: str) -> Iterator[subprocess.Popen[str]]:
             process.wait(timeout=60)
         finally:
             process.kill()
+
+
+def test_four_racing_processes_seed_exactly_once(shop: Shop) -> None:
+    shop.spec["role"]["passwordSecretRef"] = {"name": "app", "key": "password"}
+    rows = "".join(f"{number}\n" for number in range(20_000))
+    shop.more[0]["data"]["3_visits.sql"] = "CREATE TABLE visits (number int);"
+    shop.more[1]["data"] = {"visits.csv": f"number\n{rows}"}
+    shop.more.append(manifest("Secret", "app", stringData={"password": "one and the same"}))
+    shop.write()
+    with contextlib.ExitStack() as stack:
+        options = ("--no-secret-dir", "--wait", "60")
+        racing = [stack.enter_context(apply_process(shop, *options)) for _ in range(4)]
+        said = [process.communicate(timeout=60)[0] for process in racing]
+    assert [process.returncode for process in racing] == [0] * 4, said
+    assert sum(text.count("+ seed the database") for text in said) == 1
+    query = "SELECT (SELECT count(*) FROM visits), (SELECT count(*) FROM dbbootstrap.seed)"
+    with psycopg.connect(shop.server.dsn(shop.spec["database"]["name"])) as connection:
+        assert connection.execute(query).fetchone() == (20_000, 1)
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_large_seed_says_how_far_it_is(shop: Shop, output: str) -> None:
+    content = b"number,note\n" + b"".join(b"%d,%b\n" % (number % 1000, b"x" * 500) for number in range(34_000))
+    info = tarfile.TarInfo("visits.csv")
+    info.size = len(content)
+    packed = gzip.compress(info.tobuf() + content + bytes(-len(content) % 512 + 1024))
+    shop.more[0]["data"]["3_visits.sql"] = "CREATE TABLE visits (number int, note text);"
+    shop.more[1] |= {"data": {}, "binaryData": {"seed.tar.gz": base64.b64encode(packed).decode()}}
+    code, said = shop.run("apply", "--output", output)
+    assert code == 0, said
+    assert "Loading visits.csv: 0 of 17 MB" in said
+    assert shop.query("SELECT count(*) FROM visits") == [(34_000,)]
 
 
 def _heed_interrupts() -> None:

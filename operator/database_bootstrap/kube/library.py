@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -56,8 +57,9 @@ class Library:
             self._kept.move_to_end(place)
             return kept.bundle
         maps = await asyncio.gather(*(self._read_whole(namespace, name) for name in names))
-        # Hundreds of megabytes take a second to unpack; what else there is to do shall not wait for that.
-        async with self._unpacking:
+        # Hundreds of megabytes take a second to unpack, and what else there is to do shall not wait for that; so do
+        # several such, one after the other.
+        async with self._unpacking if limits.packs else contextlib.nullcontext():
             bundle, size = await asyncio.to_thread(_unpacked, [data for _, data in maps], limits)
         self._keep(place, _Kept(versions=tuple(version for version, _ in maps), bundle=bundle, size=size))
         return bundle

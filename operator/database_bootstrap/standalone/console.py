@@ -29,6 +29,10 @@ class Console(Protocol):
         """Say what one stage said, with what it did."""
         ...
 
+    def progress(self, owner: Owner, doing: str) -> None:
+        """Say how far a long work is."""
+        ...
+
     def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:
         """Say why, and for how long, nothing is done."""
         ...
@@ -58,6 +62,9 @@ class TextConsole:
             _say(f"  {'':<11} + {change}")
         for warning in outcome.warnings:
             _say(f"  {'':<11} ! {warning}")
+
+    def progress(self, owner: Owner, doing: str) -> None:
+        _say(f"  {'':<11} {doing}")
 
     def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:
         _say(f"  {'':<11} next try in {seconds:.0f} s")
@@ -89,6 +96,9 @@ class JsonConsole:
 
     def outcome(self, owner: Owner, outcome: Outcome) -> None:
         _write(owner, "stage", asdict(outcome))
+
+    def progress(self, owner: Owner, doing: str) -> None:
+        _write(owner, "progress", {"message": doing})
 
     def waiting(self, owner: Owner, outcome: Outcome, seconds: float) -> None:
         _write(owner, "waiting", {"reason": outcome.reason, "message": outcome.message, "seconds": round(seconds, 1)})

@@ -162,6 +162,8 @@ class _Visit:
 
     async def _progress(self, outcomes: Sequence[Outcome], facts: Facts) -> None:
         self._say(outcomes)
+        if facts.doing:
+            self._out.progress(self._owner, facts.doing)
 
     def _say(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in filter(console.is_worth_saying, outcomes):

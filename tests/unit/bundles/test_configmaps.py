@@ -1,6 +1,8 @@
 """ConfigMaps for a directory: what is written reads back as the same files, in every shape that it can take."""
 
 import base64
+import csv
+import io
 import json
 import random
 from pathlib import Path
@@ -137,6 +139,8 @@ def test_table_that_is_too_large_is_cut_between_rows(tmp_path: Path) -> None:
     contents = [b"".join(part.blocks()) for part in parts]
     assert len(parts) > 1 and {table_of(part.path, "app") for part in parts} == {("app", "big")}
     assert all(content.startswith(header) for content in contents)
+    cells = [list(csv.reader(io.StringIO(content.decode(), newline=""))) for content in contents]
+    assert {len(row) for table in cells for row in table} == {2}
     assert b"".join(content.removeprefix(header) for content in contents) == b"".join(rows)
 
 
