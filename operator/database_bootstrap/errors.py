@@ -35,6 +35,8 @@ BootstrapError
     └── SeedFailed              the seed failed; nothing of it stayed
 """
 
+from typing import Literal
+
 
 class BootstrapError(Exception):
     """A state that the status can show; its text carries no secret, no connection string and no row data."""
@@ -71,6 +73,11 @@ class AdminLoginRefused(Retryable):
 
 class ServerBusy(Retryable):
     """The server has no connection left, or an object is in use."""
+
+    def __init__(self, message: str, *, login: Literal["administrator", "role"] | None = None) -> None:
+        super().__init__(message)
+        self.login = login
+        """Whose login found no connection left (53300); None for everything else."""
 
 
 class ReferenceNotFound(Retryable):

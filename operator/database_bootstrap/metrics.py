@@ -92,6 +92,12 @@ PENDING_MIGRATIONS = Gauge(
     ("namespace", "name"),
     registry=REGISTRY,
 )
+SERVERS_AWAY = Gauge(
+    "dbbootstrap_servers_away",
+    "PostgreSQL servers whose return is waited for, by the reason that the status shows.",
+    ("reason",),
+    registry=REGISTRY,
+)
 KUBE_REQUESTS = Counter(
     "dbbootstrap_kube_requests_total",
     "Calls to the Kubernetes API, without the watches; code is none where there was no answer.",

@@ -1,16 +1,28 @@
 """The line: one public function, which knows no Kubernetes."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
+from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.ownership import Owner
-from database_bootstrap.postgres.session import Budget
+from database_bootstrap.postgres.server import Server
 from database_bootstrap.settings import Sandbox, SandboxMode
-from database_bootstrap.stages import connection, database, deletion, extensions, identity, migrations, role, seed
+from database_bootstrap.stages import (
+    connection,
+    database,
+    deletion,
+    extensions,
+    identity,
+    migrations,
+    outages,
+    role,
+    seed,
+)
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.deletion import Departure, Ending
 from database_bootstrap.stages.sessions import Sessions
@@ -32,6 +44,7 @@ STAGES: tuple[Stage[Any], ...] = (
     seed.STAGE,
     connection.STAGE,
 )
+Work = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +53,7 @@ async def _nobody(outcomes: object, facts: object) -> None:
 
 
 class Engine:
-    """What all visits share: the budget of connections per server, and the process that runs Alembic's revisions."""
+    """What all visits share: the servers that they go to, and the process that runs Alembic's revisions."""
 
     def __init__(self, *, max_connections: int = 8, pace_seconds: float = 10.0, sandbox: Sandbox | None = None) -> None:
         """Allow so many connections at once per server; say how far a long work is after each so many seconds.
@@ -51,7 +64,7 @@ class Engine:
         self._max_connections = max_connections
         self._pace_seconds = pace_seconds
         self._zygote = Zygote(confined=sandbox.mode is not SandboxMode.UNCONFINED)
-        self._budgets: dict[tuple[str, int], Budget] = {}
+        self._servers: dict[tuple[str, int], Server] = {}
         self._sources = Sources()
         tools: tuple[Tool[Any], ...] = (Prisma(), Alembic(self._zygote, sandbox), SqlFiles())
         self._tools = {tool.name: tool for tool in tools}
@@ -61,8 +74,14 @@ class Engine:
         await self._zygote.start()
 
     async def stop(self) -> None:
-        """Stop it."""
+        """Stop it, and whatever asks for a server that is away."""
+        await self.stop_asking()
         await self._zygote.stop()
+
+    async def stop_asking(self) -> None:
+        """Ask no more for servers that are away."""
+        for server in self._servers.values():
+            await server.stop()
 
     async def reconcile(self, subject: Subject, surroundings: Surroundings, progress: Progress = _nobody) -> Report:
         """Make the subject true, and say how it went; never raises but for cancellation."""
@@ -80,21 +99,18 @@ class Engine:
         credentials = Credentials(subject, belongings)
         departure = Departure(
             subject=subject,
-            belongings=belongings,
+            surroundings=belongings,
             credentials=credentials,
             sessions=Sessions(credentials.administrator, credentials.role, {}),
         )
         error = await _error_of(self._see_off(departure), subject.owner)
-        return Ending(drops=tuple(departure.drops), kept=tuple(departure.kept), error=error)
+        return Ending(
+            drops=tuple(departure.drops), kept=tuple(departure.kept), error=error, outage=departure.turn.outage
+        )
 
     async def _see_off(self, departure: Departure) -> None:
         endpoint = (await departure.credentials.administrator()).endpoint
-        budget = self._budgets.setdefault((endpoint.host, endpoint.port), Budget(self._max_connections))
-        async with budget.reserve(1):
-            try:
-                await deletion.run(departure)
-            finally:
-                await departure.sessions.close()
+        await self._in_turn(departure, endpoint, 1, partial(deletion.run, departure))
 
     async def _visit(
         self, subject: Subject, surroundings: Surroundings, progress: Progress, *, planning: bool
@@ -116,21 +132,54 @@ class Engine:
         error = await _error_of(self._run_stages(visit), subject.owner)
         if error is not None:
             visit.outcomes.append(_trouble(visit, error))
-        return Report(outcomes=(*visit.outcomes, *_blocked(visit)), facts=visit.facts)
+        return Report(
+            outcomes=(*visit.outcomes, *_blocked(visit)),
+            facts=visit.facts,
+            outage=visit.turn.outage,
+            refused=visit.turn.outage is not None and not visit.turn.begun,
+        )
 
     async def _run_stages(self, visit: Visit) -> None:
         visit.pin = identity.pin_of(visit.subject, await visit.credentials.pinned())
         endpoint = await visit.credentials.endpoint()
-        budget = self._budgets.setdefault((endpoint.host, endpoint.port), Budget(self._max_connections))
-        async with budget.reserve(_connections(visit.subject)):
-            try:
-                for stage in STAGES:
-                    outcome = await stage.run(visit)
-                    if stage is STAGES[-1]:
-                        await database.pin(visit)
-                    visit.outcomes.append(outcome)
-            finally:
-                await visit.sessions.close()
+        await self._in_turn(visit, endpoint, _connections(visit.subject), partial(_through, visit))
+
+    async def _in_turn(self, guest: Visit | Departure, endpoint: Endpoint, connections: int, work: Work) -> None:
+        """Do the work once the server has room for it; at its end no session is left open."""
+        server = self._server(endpoint)
+        try:
+            async with server.reserve(connections, outages.knock(endpoint, guest.subject)):
+                guest.turn.begun = True
+                await self._work(guest, endpoint, work)
+        except errors.ServerUnreachable:
+            if not guest.turn.begun:
+                guest.turn.outage = server.absence
+            raise
+
+    async def _work(self, guest: Visit | Departure, endpoint: Endpoint, work: Work) -> None:
+        try:
+            await work()
+        except errors.Retryable as error:
+            await guest.sessions.close()
+            if ask := outages.question(error, endpoint, guest.subject, guest.surroundings):
+                guest.turn.outage = await self._server(endpoint).doubt(type(error), ask)
+            raise
+        finally:
+            await guest.sessions.close()
+
+    def _server(self, endpoint: Endpoint) -> Server:
+        place = (endpoint.host, endpoint.port)
+        if place not in self._servers:
+            self._servers[place] = Server(str(endpoint), self._max_connections)
+        return self._servers[place]
+
+
+async def _through(visit: Visit) -> None:
+    for stage in STAGES:
+        outcome = await stage.run(visit)
+        if stage is STAGES[-1]:
+            await database.pin(visit)
+        visit.outcomes.append(outcome)
 
 
 def _connections(subject: Subject) -> int:

@@ -208,6 +208,19 @@ class PostgresServer:
             raise processes.ServerFailed(f"pg_dump: {done.stderr.strip()}")
         return done.stdout
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send the postmaster a signal, and do not wait for what it does."""
+        assert self._server
+        self._server.send(number)
+
+    def freeze(self) -> None:
+        """Let the postmaster stand still: connections are taken by the kernel, and answered by nobody."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; nothing happens to one that does."""
+        self.signal(signal.SIGCONT)
+
     def close(self) -> None:
         """Stop the server and remove its data; the log stays."""
         self.stop("immediate")

@@ -31,8 +31,11 @@ class Queue(Generic[Key]):
         self._bucket = bucket or Bucket(clock)
         self._added = added
         self._waiting: deque[Key] = deque()
+        self._crowd: deque[Key] = deque()
+        """Keys that came all at once; they take turns with the others."""
+        self._crowds_turn = False
         self._dirty: dict[Key, float] = {}
-        """Keys that want a worker, and since when; those in processing are not in `_waiting` yet."""
+        """Keys that want a worker, and since when; those in processing are not in a line yet."""
         self._processing: set[Key] = set()
         self._due: dict[Key, float] = {}
         """When a key comes by itself; the one truth of which `_timers` may hold old news."""
@@ -41,7 +44,7 @@ class Queue(Generic[Key]):
         self._failures: dict[Key, int] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._crowd)
 
     @property
     def processing(self) -> int:
@@ -56,6 +59,17 @@ class Queue(Generic[Key]):
         self._added()
         if key not in self._processing:
             self._waiting.append(key)
+
+    def add_to_crowd(self, key: Key) -> None:
+        """Add a key that comes with many others, and begin anew with it; those that come alone wait for one of them."""
+        self.forget(key)
+        self._due.pop(key, None)
+        if key in self._dirty or key in self._processing:
+            self.add(key)
+            return
+        self._dirty[key] = self._clock()
+        self._added()
+        self._crowd.append(key)
 
     def add_after(self, key: Key, delay: float) -> None:
         """Add the key after so many seconds; a key has one such time, and this is it from now on."""
@@ -81,14 +95,14 @@ class Queue(Generic[Key]):
         self.forget(key)
         self._due.pop(key, None)
         if self._dirty.pop(key, None) is not None and key not in self._processing:
-            self._waiting.remove(key)
+            (self._crowd if key in self._crowd else self._waiting).remove(key)
 
     def take(self) -> tuple[Key, float] | None:
         """Return a key for a worker and how long it had waited; None where there is none now, or no token for it."""
         self._ring()
-        if not self._waiting or not self._bucket.take():
+        if not len(self) or not self._bucket.take():
             return None
-        key = self._waiting.popleft()
+        key = self._next_line().popleft()
         self._processing.add(key)
         return key, self._clock() - self._dirty.pop(key)
 
@@ -103,13 +117,20 @@ class Queue(Generic[Key]):
         while self._timers and self._is_old_news(*self._timers[0]):
             heapq.heappop(self._timers)
         due = [max(0.0, self._timers[0][0] - self._clock())] if self._timers else []
-        if self._waiting and not self._bucket.has_token():
+        if len(self) and not self._bucket.has_token():
             due.append(self._bucket.wait())
         return min(due, default=None)
 
     def jittered(self, delay: float) -> float:
         """Return about so many seconds: what began together shall not stay together."""
         return delay * self._chance.uniform(1 - JITTER, 1 + JITTER)
+
+    def _next_line(self) -> deque[Key]:
+        if self._crowd and (self._crowds_turn or not self._waiting):
+            self._crowds_turn = False
+            return self._crowd
+        self._crowds_turn = True
+        return self._waiting
 
     def _ring(self) -> None:
         while self._timers and self._timers[0][0] <= self._clock():

@@ -36,6 +36,8 @@ class Next(Enum):
     """After the resource's own interval."""
     BACKOFF = auto()
     """After a delay that grows with each failure."""
+    RETURN = auto()
+    """When the server is of use again, which one finds out for all; or after a while, if that does not come."""
     WAITING = auto()
     """Soon: something that nobody tells us of may arrive."""
     CORRECTION = auto()
@@ -65,7 +67,11 @@ def held(error: BootstrapError, resource: Resource) -> Report:
 
 def final(before: Status, resource: Resource, report: Report, now: datetime) -> Status:
     """Return the status at the end of a visit to this version of the resource."""
-    after = report.over(before, generation=resource.generation, now=now)
+    after = (
+        before
+        if _says_nothing_new(before, resource, report)
+        else report.over(before, generation=resource.generation, now=now)
+    )
     requested = resource.annotations.get(names.ANNOTATION_RECONCILE_REQUESTED_AT)
     return after.model_copy(update={"last_handled_reconcile_at": clean(requested, 256)}) if requested else after
 
@@ -95,7 +101,12 @@ def upcoming(report: Report) -> Next:
         return Next.INTERVAL
     if decisive.verdict is Verdict.STALLED:
         return Next.CORRECTION if _is_about_a_secret(decisive) else Next.INTERVAL
-    return Next.WAITING if decisive.reason is Reason.REFERENCE_NOT_FOUND else Next.BACKOFF
+    if decisive.reason is Reason.REFERENCE_NOT_FOUND:
+        return Next.WAITING
+    if report.outage is None or decisive.reason is Reason.SERVER_UNREACHABLE:
+        # While a server is away a visit costs no more than a look at the Secret, which may name another one by then.
+        return Next.BACKOFF
+    return Next.RETURN
 
 
 def soon(upcoming: Next, lasted: float) -> float:
@@ -127,6 +138,13 @@ def is_settled(resource: Resource, status: Status) -> bool:
     ready = next((each for each in status.conditions if each.type == conditions.READY), None)
     is_current = status.observed_generation == resource.generation
     return is_current and ready is not None and ready.status == "True"
+
+
+def _says_nothing_new(before: Status, resource: Resource, report: Report) -> bool:
+    """Return whether a visit that could not even look says no more than the one that found out."""
+    ready = next((each for each in before.conditions if each.type == conditions.READY), None)
+    is_current = report.refused and before.observed_generation == resource.generation
+    return is_current and ready is not None and (ready.status, ready.reason) == ("False", Reason.SERVER_UNREACHABLE)
 
 
 def _is_about_a_secret(outcome: Outcome) -> bool:

@@ -43,6 +43,10 @@ class LivingLine(Line, Protocol):
         """Stop it."""
         ...
 
+    async def stop_asking(self) -> None:
+        """Ask no more for servers that are away."""
+        ...
+
 
 async def operate(settings: Settings, line: LivingLine) -> int:
     """Check, stand by, act; raise a `BootstrapError` with a sentence where it cannot begin."""
@@ -59,6 +63,7 @@ async def operate(settings: Settings, line: LivingLine) -> int:
         configuration = await access.configure(settings.kubeconfig, settings.context)
         kube = access.connect(configuration)
         cleanup.push_async_callback(kube.close)
+        cleanup.push_async_callback(line.stop_asking)  # It may need a Secret for that.
         cluster_id = await _unless(stop, preflight.check(kube, settings))
         if cluster_id is None:
             return ENDED_WELL

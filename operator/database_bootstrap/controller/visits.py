@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -113,7 +113,7 @@ class Visits:
         )
         ending = await departures.see_off(newest)
         if ending.error is not None:
-            return reporting.held(ending.error, newest)
+            return replace(reporting.held(ending.error, newest), outage=ending.outage)
         await self._written(resource.key, finalizer.take_off(self.cluster.kube, newest))
         metrics.RECONCILE_TOTAL.labels(result="success").inc()
         return None
@@ -178,7 +178,11 @@ class Visits:
         contested = self.store.settle(key)
         if self.store.is_foreign(key):
             return  # Somebody has overwritten what was just told: the next visit is queued already.
+        if report.outage is not None:
+            self.queue.park(key, report.outage)
         match upcoming := reporting.upcoming(report):
+            case Next.RETURN:
+                self.queue.add_after(key, self.queue.jittered(reporting.AWAY_SECONDS))
             case Next.BACKOFF:
                 self.queue.retry(key, reporting.longest_delay(_reason(report)))
             case Next.WAITING | Next.CORRECTION:

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from database_bootstrap import logs, metrics
 from database_bootstrap.api.outcomes import Reason
 from database_bootstrap.controller import reporting
+from database_bootstrap.controller.parking import Parking
 from database_bootstrap.controller.queue import LAST_DELAY, Queue
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.kube.resource import Key
+from database_bootstrap.postgres.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ class WorkQueue:
     def __init__(self, workers: int) -> None:
         chance = random.Random()  # noqa: S311 spreads, hides nothing
         self._queue: Queue[Key] = Queue(time.monotonic, chance, added=metrics.QUEUE_ADDS.inc)
+        self._parking = Parking(self._back)
         self._workers = workers
         self._tasks: list[asyncio.Task[None]] = []
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -41,6 +44,7 @@ class WorkQueue:
     async def stop(self, grace: float) -> None:
         """Take nothing more, let the visits that are under way end, and cancel those that do not end in time."""
         self._stopping = True
+        self._parking.close()
         if self._alarm is not None:
             self._alarm.cancel()
         while self._idle:
@@ -62,6 +66,11 @@ class WorkQueue:
         self._queue.add_after(key, delay)
         self._set_alarm()
 
+    def park(self, key: Key, outage: Outage) -> None:
+        """Add the key as soon as the outage is over, if nothing else brings it before."""
+        if not self._stopping:
+            self._parking.park(key, outage)
+
     def retry(self, key: Key, longest: float = LAST_DELAY) -> float:
         """Add the key after a delay that grows with each failure, and return that delay."""
         metrics.QUEUE_RETRIES.inc()
@@ -75,6 +84,7 @@ class WorkQueue:
 
     def drop(self, key: Key) -> None:
         """Forget all about the key."""
+        self._parking.leave(key)
         self._queue.drop(key)
 
     def jittered(self, delay: float) -> float:
@@ -104,12 +114,17 @@ class WorkQueue:
             self._set_alarm()
             if taken is not None:
                 (key, waited) = taken
+                self._parking.leave(key)
                 metrics.QUEUE_SECONDS.observe(waited)
                 if len(self._queue):
                     self._nudge()  # An alarm wakes one worker, however many keys are due.
                 return key
             await self._sleep()
         return None
+
+    def _back(self, key: Key) -> None:
+        self._queue.add_to_crowd(key)
+        self._nudge()
 
     async def _sleep(self) -> None:
         call: asyncio.Future[None] = asyncio.get_running_loop().create_future()

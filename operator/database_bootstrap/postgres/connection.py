@@ -52,6 +52,10 @@ def sqlstate_of_refusal(refusal: psycopg.OperationalError) -> str | None:
     return found.group(1) if found else None
 
 
+class PasswordWanted(psycopg.OperationalError):
+    """The server has asked for a password, and there was none to give."""
+
+
 class Connection(psycopg.AsyncConnection[Any]):
     """AsyncConnection that asks libpq for SQLSTATEs while it logs in."""
 
@@ -73,7 +77,8 @@ def _poll(pgconn: pq.abc.PGconn) -> int:
     """Return the next polling status; raise OperationalError with libpq's text when the attempt has failed."""
     status = pq.PollingStatus.FAILED if pgconn.status == pq.ConnStatus.BAD else pgconn.connect_poll()
     if status == pq.PollingStatus.FAILED:
+        kind = PasswordWanted if pgconn.needs_password else psycopg.OperationalError
         text = pgconn.get_error_message()
         pgconn.finish()
-        raise psycopg.OperationalError(f"connection failed: {text}")
+        raise kind(f"connection failed: {text}")
     return status

@@ -1,11 +1,7 @@
-"""Sessions: who may open one, with which settings pinned, and how many at once."""
+"""Sessions: who may open one, and with which settings pinned."""
 
-import asyncio
 import hashlib
 import os
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -65,6 +61,8 @@ async def connect(login: Login, settings: Settings) -> Connection:
         keepalives_idle=30,
         keepalives_interval=10,
         keepalives_count=3,
+        # The same minute for what was sent and never acknowledged; the kernel would try for a quarter of an hour.
+        tcp_user_timeout=60_000,
         gssencmode="disable",
     )
 
@@ -103,47 +101,3 @@ def _certificate_file(endpoint: Endpoint) -> str | None:
     if not path.exists():
         path.write_text(endpoint.ca)
     return str(path)
-
-
-class Budget:
-    """The connections that may be open at once on one server.
-
-    A visit reserves all that it can need before it opens the first: holding one and asking for more would deadlock.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def reserve(self, count: int) -> AsyncIterator[None]:
-        """Wait in line for `count` connections, and give them back at the end."""
-        await self._acquire(count)
-        try:
-            yield
-        finally:
-            self._free += count
-            self._grant()
-
-    async def _acquire(self, count: int) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, turn))
-        self._grant()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
-                # Granted and cancelled in the same breath: what nobody will use goes back.
-                self._free += count
-            self._grant()
-            raise
-
-    def _grant(self) -> None:
-        while self._waiting:
-            count, turn = self._waiting[0]
-            if not turn.cancelled():
-                if count > self._free:
-                    return
-                self._free -= count
-                turn.set_result(None)
-            self._waiting.popleft()

@@ -64,7 +64,7 @@ def refusal_of(error: psycopg.OperationalError, who: str, where: str) -> errors.
     """Return our error for an administrator's login that failed."""
     state = sqlstate_of_refusal(error)
     if state is None:
-        return errors.ServerUnreachable(f"No session at {where} as {who}: {_plain(error)}")
+        return errors.ServerUnreachable(f"No session at {where} as {who}: {plain(error)}")
     if state.startswith("28"):
         return errors.AdminLoginRefused(
             f"{where} refuses the administrator {who} (SQLSTATE {state}): check username and password in the admin "
@@ -72,11 +72,12 @@ def refusal_of(error: psycopg.OperationalError, who: str, where: str) -> errors.
         )
     if state == "3D000":
         return errors.ReferenceRejected(f"The admin Secret names a database that {where} does not have")
+    if state == "53300":
+        return errors.ServerBusy(f"{where} has no connection left (SQLSTATE 53300)", login="administrator")
     kind = passing(state) or errors.ServerUnreachable
-    sentence = "has no connection left" if state == "53300" else "accepts no session now"
-    return kind(f"{where} {sentence} (SQLSTATE {state})")
+    return kind(f"{where} accepts no session now (SQLSTATE {state})")
 
 
-def _plain(error: psycopg.OperationalError) -> str:
+def plain(error: psycopg.OperationalError) -> str:
     """Return libpq's words for a refusal on one line."""
     return " ".join(str(error).removeprefix("connection failed:").split())

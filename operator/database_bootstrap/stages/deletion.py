@@ -8,6 +8,7 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import StageName
 from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.stages import catalogue, identity
 from database_bootstrap.stages import deletion_compare as compare
 from database_bootstrap.stages import deletion_state as state
@@ -15,7 +16,7 @@ from database_bootstrap.stages.catalogue import Database
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.database_actions import join_role
 from database_bootstrap.stages.sessions import Sessions, execute, rows
-from database_bootstrap.stages.subject import Subject
+from database_bootstrap.stages.subject import Subject, Turn
 from database_bootstrap.stages.surroundings import Belongings
 
 
@@ -40,6 +41,8 @@ class Ending:
     """What stays and why, a sentence each."""
     error: errors.BootstrapError | None = None
     """What has kept the visit from its end; None where all is done, and the resource may go."""
+    outage: Outage | None = None
+    """What the visit ended by; its end is the time for the next one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,9 +50,10 @@ class Departure:
     """What the steps of a deletion share."""
 
     subject: Subject
-    belongings: Belongings
+    surroundings: Belongings
     credentials: Credentials
     sessions: Sessions
+    turn: Turn = field(default_factory=Turn)
     drops: list[Drop] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
@@ -177,7 +181,7 @@ async def _see_to_secrets(departure: Departure) -> None:
     published = departure.subject.status.binding
     there = [departure.credentials.connection_secret, departure.credentials.password_secret]
     for name in dict.fromkeys([*there, *([published.name] if published else [])]):
-        is_gone = await departure.belongings.delete_secret(name)
+        is_gone = await departure.surroundings.delete_secret(name)
         if is_gone:
             departure.drops.append(Drop(stage=StageName.CONNECTION, text=f"delete Secret {name}"))
         elif is_gone is False:

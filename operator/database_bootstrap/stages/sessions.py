@@ -88,7 +88,8 @@ class Sessions:
             self._open[name] = await session.connect(login, settings)
         except psycopg.OperationalError as error:
             self.refusal = sqlstate_of_refusal(error)
-            if self.refusal is None:
+            if self.refusal is None or passing(self.refusal) is errors.ServerUnreachable:
+                # No answer to the question whether the role gets in.
                 raise refusal_of(error, login.user, str(login.endpoint)) from None
             return None
         return self._open[name]
@@ -97,7 +98,10 @@ class Sessions:
         if opened is not None:
             return opened
         if self.refusal and passing(self.refusal):
-            raise errors.ServerBusy(f"The server takes no session of the role now (SQLSTATE {self.refusal})")
+            raise errors.ServerBusy(
+                f"The server takes no session of the role now (SQLSTATE {self.refusal})",
+                login="role" if self.refusal == "53300" else None,
+            )
         raise errors.RoleLoginRefused(
             f"The server refuses the role's own login (SQLSTATE {self.refusal}): check pg_hba.conf and its Secret"
         )

@@ -18,6 +18,7 @@ from database_bootstrap.api.status import (
     Status,
 )
 from database_bootstrap.api.v1alpha1 import Spec
+from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.postgres.ownership import Owner
 
 
@@ -30,6 +31,16 @@ class Subject:
     status: Status
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our group: a person's word on what the operator must not decide."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """Whether the server had one for this visit."""
+
+    begun: bool = False
+    """A server that is known to be away has none."""
+    outage: Outage | None = None
+    """What the visit ended by, or could not begin for."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +78,10 @@ class Report:
 
     outcomes: tuple[Outcome, ...]
     facts: Facts
+    outage: Outage | None = None
+    """What the visit ended by; its end is the time for the next one."""
+    refused: bool = False
+    """The server was known to be away, and so nothing was looked at."""
 
     @property
     def changes(self) -> tuple[str, ...]:

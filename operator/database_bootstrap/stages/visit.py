@@ -20,7 +20,7 @@ from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.identity import Pin
 from database_bootstrap.stages.sessions import Sessions
-from database_bootstrap.stages.subject import Facts, Progress, Subject
+from database_bootstrap.stages.subject import Facts, Progress, Subject, Turn
 from database_bootstrap.stages.surroundings import Surroundings
 from database_bootstrap.tools.tool import Tool
 
@@ -70,6 +70,7 @@ class Visit:
     facts: Facts = field(default_factory=Facts)
     outcomes: list[Outcome] = field(default_factory=list)
     """Of the stages that are through."""
+    turn: Turn = field(default_factory=Turn)
     pin: Pin | None = None
     """What an earlier complete success has pinned."""
     noted: set[str] = field(default_factory=set)

@@ -1,6 +1,7 @@
 """Apply and plan: every resource of the files in turn, and one exit code for all."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import DeletionPolicy, Tool
+from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.stages.subject import Facts, Report
 from database_bootstrap.standalone import console, documents, kept
@@ -137,7 +139,7 @@ class _Visit:
             if trouble is None or _verdict(report) is Verdict.STALLED or time.monotonic() + pause > deadline:
                 break
             self._out.waiting(self._owner, trouble, pause)
-            await asyncio.sleep(pause)
+            await _sleep(pause, report.outage)
         self._out.end(self._owner, changes, self._memory.status)
         return self._memory.status, _verdict(report)
 
@@ -224,6 +226,17 @@ def _say_what_stays(work: Iterable[Work]) -> None:
                 f"{owner.namespace}/{owner.name}: deletionPolicy has no effect without a cluster; nothing is ever "
                 "dropped here."
             )
+
+
+async def _sleep(seconds: float, outage: Outage | None) -> None:
+    """Sleep, and wake up early where the server is of use again."""
+    over = asyncio.Event()
+    if outage is not None:
+        outage.when_over(over, over.set)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(over.wait(), seconds)
+    if outage is not None:
+        outage.leave(over)
 
 
 def _pauses() -> Iterator[float]:

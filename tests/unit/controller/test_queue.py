@@ -133,6 +133,38 @@ def test_ten_thousand_failures_do_no_harm(queue: Queue[str]) -> None:
     assert max(queue.retry("a") for _ in range(10_000)) <= LAST_DELAY * (1 + JITTER)
 
 
+def test_crowd_and_single_ones_take_turns(queue: Queue[str]) -> None:
+    for key in "abcd":
+        queue.add_to_crowd(key)
+    assert take(queue) == "a"
+    queue.add("x")
+    queue.add("y")
+    assert [take(queue) for _ in range(6)] == ["x", "b", "y", "c", "d", None]
+
+
+def test_key_that_comes_with_a_crowd_comes_once_and_begins_anew(queue: Queue[str], clock: Clock) -> None:
+    for _ in range(5):
+        queue.retry("a")
+    queue.add_to_crowd("a")
+    queue.add("a")
+    queue.add_to_crowd("a")
+    assert (take(queue), take(queue)) == ("a", None)
+    queue.add_to_crowd("a")
+    assert take(queue) is None
+    queue.done("a")
+    assert take(queue) == "a"
+    clock.now += 1000
+    assert take(queue) is None
+    assert queue.retry("a") <= FIRST_DELAY * (1 + JITTER)
+
+
+def test_dropped_key_does_not_come_with_the_crowd(queue: Queue[str]) -> None:
+    queue.add_to_crowd("a")
+    queue.add_to_crowd("b")
+    queue.drop("a")
+    assert (take(queue), take(queue)) == ("b", None)
+
+
 def test_dropped_key_does_not_come(queue: Queue[str], clock: Clock) -> None:
     queue.add("a")
     queue.add_after("a", 1)
@@ -176,6 +208,12 @@ class QueueMachine(RuleBasedStateMachine):
     def add(self, key: str) -> None:
         self.queue.add(key)
         self.wanted.add(key)
+
+    @rule(key=keys)
+    def add_to_crowd(self, key: str) -> None:
+        self.queue.add_to_crowd(key)
+        self.wanted.add(key)
+        self.due.pop(key, None)
 
     @rule(key=keys, delay=st.integers(0, 5))
     def add_after(self, key: str, delay: int) -> None:

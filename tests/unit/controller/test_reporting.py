@@ -12,6 +12,7 @@ from database_bootstrap.controller.queue import JITTER
 from database_bootstrap.controller.reporting import Next
 from database_bootstrap.errors import ServerUnreachable, SpecRejected
 from database_bootstrap.kube.resource import Key, Resource
+from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.stages.subject import Facts, Report
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -32,6 +33,11 @@ def done(*changes: str) -> Report:
 def trouble(verdict: Verdict, reason: Reason, message: str = "Away.") -> Report:
     first = Outcome(stage=StageName.ROLE, verdict=verdict, reason=reason, message=message)
     return Report(outcomes=(first,), facts=Facts())
+
+
+def away(reason: Reason = Reason.SERVER_UNREACHABLE, *, refused: bool = False) -> Report:
+    found = trouble(Verdict.RETRY, reason, "It is asked every second or two.")
+    return replace(found, outage=Outage("away", lambda: 0.0), refused=refused)
 
 
 def unpublished(reason: Reason) -> Report:
@@ -80,6 +86,34 @@ def test_request_of_any_length_can_be_acknowledged() -> None:
     assert len(said) == 256
 
 
+def test_visit_that_could_not_even_look_does_not_say_less_than_is_known() -> None:
+    last = Outcome(stage=StageName.SEED, verdict=Verdict.RETRY, reason=Reason.SERVER_UNREACHABLE, message="Broke off.")
+    known = reporting.final(Status(), RESOURCE, Report(outcomes=(*done().outcomes[:4], last), facts=Facts()), NOW)
+    assert reporting.final(known, RESOURCE, away(refused=True), LATER) == known
+    asked = replace(RESOURCE, annotations={"dbbootstrap.io/reconcile-requested-at": "tuesday"})
+    assert reporting.final(known, asked, away(refused=True), LATER).last_handled_reconcile_at == "tuesday"
+
+
+@pytest.mark.parametrize(
+    ("before", "generation"),
+    [
+        pytest.param(Status(), 3, id="nothing is known"),
+        pytest.param(reporting.final(Status(), RESOURCE, done(), NOW), 3, id="all was well"),
+        pytest.param(
+            reporting.final(Status(), RESOURCE, trouble(Verdict.RETRY, Reason.LOCK_HELD), NOW), 3, id="other trouble"
+        ),
+        pytest.param(reporting.final(Status(), RESOURCE, away(), NOW), 4, id="another generation"),
+    ],
+)
+def test_visit_that_could_not_even_look_is_told_where_it_is_news(before: Status, generation: int) -> None:
+    after = reporting.final(before, replace(RESOURCE, generation=generation), away(refused=True), LATER)
+    assert after.observed_generation == generation
+    (ready,) = (each for each in after.conditions if each.type == "Ready")
+    assert (ready.status, ready.reason) == ("False", "ServerUnreachable")
+    assert ready.message == "It is asked every second or two."
+    assert [each.status for each in after.conditions if each.type == "Reconciling"] == ["True"]
+
+
 def test_progress_does_not_say_that_the_generation_is_done() -> None:
     status = reporting.underway(Status(observed_generation=2), RESOURCE, ((), Facts()), NOW)
     assert status.observed_generation == 2
@@ -118,6 +152,11 @@ def test_trouble_is_told_once_and_again_when_it_changes() -> None:
         pytest.param(unpublished(Reason.NOT_OWNED), Next.CORRECTION, "error", id="another's Secret"),
         pytest.param(unpublished(Reason.ACCESS_DENIED), Next.INTERVAL, "error", id="no Secret's fault"),
         pytest.param(trouble(Verdict.RETRY, Reason.SERVER_UNREACHABLE), Next.BACKOFF, "requeue", id="heals"),
+        pytest.param(away(refused=True), Next.BACKOFF, "requeue", id="away: another Secret may name another server"),
+        pytest.param(away(refused=False), Next.BACKOFF, "requeue", id="found away"),
+        pytest.param(away(Reason.SERVER_BUSY), Next.RETURN, "requeue", id="one asks for all"),
+        pytest.param(away(Reason.SERVER_READ_ONLY), Next.RETURN, "requeue", id="one asks a standby for all"),
+        pytest.param(trouble(Verdict.RETRY, Reason.SERVER_BUSY), Next.BACKOFF, "requeue", id="nobody asks"),
         pytest.param(trouble(Verdict.RETRY, Reason.REFERENCE_NOT_FOUND), Next.WAITING, "requeue", id="may arrive"),
         pytest.param(trouble(Verdict.RETRY, Reason.INTERNAL_ERROR), Next.BACKOFF, "error", id="a defect"),
         pytest.param(Report(outcomes=(), facts=Facts()), Next.BACKOFF, "error", id="silence"),

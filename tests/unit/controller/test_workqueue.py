@@ -1,12 +1,14 @@
 """The queue, awake: what is put into it is counted, whoever puts it in, and a worker comes for it."""
 
 import asyncio
+import time
 
 from database_bootstrap import metrics
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.kube.resource import Key
+from database_bootstrap.postgres.outage import Outage
 
-KEY = Key("shop", "db")
+KEY, OTHER, LAST = Key("shop", "db"), Key("shop", "other"), Key("shop", "last")
 
 
 def adds() -> float:
@@ -27,3 +29,35 @@ async def test_every_way_into_the_queue_is_counted_once() -> None:
         assert adds() == before + 2
     finally:
         await queue.stop(5)
+
+
+async def test_parked_key_is_visited_at_the_end_of_the_outage_and_a_dropped_one_is_not() -> None:
+    visits, outage = asyncio.Queue[Key](), Outage("away", time.monotonic)
+    queue = WorkQueue(workers=1)
+    queue.start(visits.put)
+    try:
+        for key in (KEY, OTHER):
+            queue.park(key, outage)
+            queue.add_after(key, 3600)
+        queue.drop(OTHER)
+        assert outage.waiting == 1
+        outage.end()
+        assert await asyncio.wait_for(visits.get(), 5) == KEY
+        queue.add(LAST)
+        assert await asyncio.wait_for(visits.get(), 5) == LAST
+    finally:
+        await queue.stop(5)
+
+
+async def test_visit_ends_the_waiting_and_so_does_the_end_of_all() -> None:
+    visits, outage = asyncio.Queue[Key](), Outage("away", time.monotonic)
+    queue = WorkQueue(workers=1)
+    queue.start(visits.put)
+    queue.park(KEY, outage)
+    queue.add(KEY)
+    await asyncio.wait_for(visits.get(), 5)
+    assert outage.waiting == 0
+    queue.park(KEY, outage)
+    await queue.stop(5)
+    queue.park(OTHER, outage)
+    assert outage.waiting == 0

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from database_bootstrap.postgres.session import Budget
+from database_bootstrap.postgres.budget import Budget
 
 
 @given(
