@@ -147,6 +147,38 @@ def first_outside(text: str, wanted: re.Pattern[str]) -> int | None:
     raise TooIntricate
 
 
+_BARE = re.compile(
+    rf"(?P<kept>(?:{_SPACE}|(?![eE]'){_WORD}|{_NUMBER}|{_SIGN}|[;()])++)|(?P<name>{_QUOTED})"
+    rf"|(?P<string>{_STRING})|{_COMMENT}|{_OPEN}|[eE]",
+    re.DOTALL,
+)
+
+
+class Parts(NamedTuple):
+    """A text in two parts."""
+
+    own: str
+    """Its own words in lower case, without comments; of a quoted name something is left that is no word of SQL."""
+    strings: list[str]
+    """What is in its strings and dollar quotes."""
+
+
+def parts_of(text: str) -> Parts:
+    """Return a text's own words, and apart from them its strings."""
+    own: list[str] = []
+    strings: list[str] = []
+    position = 0
+    while position < len(text):
+        match = _match(_BARE, text, position)
+        own.append(match["kept"] or (' "" ' if match["name"] else " "))
+        position = match.end() if match.lastgroup in ("kept", "name", "string", None) else _end_of_open(text, match)
+        if match["string"]:
+            strings.append(match["string"].lstrip("eE")[1:-1].replace("''", "'"))
+        elif match["dollar"]:
+            strings.append(text[match.end() : position].removesuffix(match["dollar"]))
+    return Parts("".join(own).lower(), strings)
+
+
 def _match(pattern: re.Pattern[str], text: str, position: int) -> re.Match[str]:
     match = pattern.match(text, position)
     assert match, "each character begins one of the alternatives"

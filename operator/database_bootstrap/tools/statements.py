@@ -65,11 +65,12 @@ def statement_of(piece: Piece, text: str) -> Statement:
 
     The grammar is one version's, and newer servers know more: they decide.
     """
-    node = _parsed(text)
+    node = parsed(text)
     return _statement_of_words(piece, text) if node is None else _statement_of_node(piece, node)
 
 
-def _parsed(text: str) -> Node | None:
+def parsed(text: str) -> Node | None:
+    """Return the tree of one statement; None for what the grammar does not know, and for what is too long for it."""
     if len(text) > _LENGTH_LIMIT:
         return None
     try:

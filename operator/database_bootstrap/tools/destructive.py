@@ -1,0 +1,275 @@
+"""Destructive: what a statement would destroy or hide, by PostgreSQL's own grammar.
+
+What holds no data of its own passes: views, materialized views (their query makes them anew), indexes, sequences,
+foreign tables, constraints.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from database_bootstrap.tools import opaque
+from database_bootstrap.tools.column_types import Change, Type, type_of_node
+from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name, Reach, Renamed
+from database_bootstrap.tools.queries import NOWHERE, TEMPORARY, into, made_name, name_of, of_queries, relation_of
+from database_bootstrap.tools.sql_text import Piece, parts_of, pieces
+from database_bootstrap.tools.statements import Node, parsed
+
+_ALWAYS = frozenset({
+    "drop", "alter", "truncate", "delete", "update", "merge", "with", "select", "values", "do", "call", "execute",
+    "prepare", "explain", "create", "set", "rollback", "abort",
+})  # fmt: skip
+"""What a statement may begin with that has an effect here; INSERT and COPY are too many to be read without a reason."""
+
+
+def effects_of(text: str) -> list[Effect]:
+    """Return the effects of a script's statements, in order; raise `TooIntricate`."""
+    found: list[Effect] = []
+    line, counted = 1, 0
+    for piece in pieces(text):
+        for effect in _of_piece(piece, text):
+            line, counted = line + text.count("\n", counted, piece.start), piece.start
+            found.append(replace(effect, line=line) if isinstance(effect, Finding) else effect)
+    return found
+
+
+def _of_piece(piece: Piece, text: str) -> Iterator[Effect]:
+    first = piece.words[0] if piece.words else ""
+    if first and first not in _ALWAYS and not opaque.may_hide(text, piece.start, piece.end):
+        return
+    statement = text[piece.start : piece.end]
+    if first == "do":
+        yield from opaque.of_block(statement)
+        return
+    node = parsed(statement)
+    if node is None and first == "create":
+        node = parsed(opaque.without_bodies(statement))
+    if node is None:
+        yield from opaque.of_unparsed(piece.words, statement)
+        return
+    kind, body = next(iter(node.items()))
+    if kind == "CreateFunctionStmt":
+        yield Made(kind=Kind.FUNCTION, name=name_of(body["funcname"]), harmless=_is_harmless(body, statement))
+    elif kind in _QUERIES:
+        yield from of_queries(node)
+    elif rule := _RULES.get(kind):
+        yield from rule(body)
+
+
+def _is_harmless(body: Node, statement: str) -> bool:
+    """Whether a function that is made here can destroy nothing when it is called."""
+    options = {str(each["DefElem"]["defname"]): each["DefElem"].get("arg", {}) for each in body.get("options", ())}
+    language = str(options.get("language", {}).get("String", {}).get("sval", "sql")).lower()
+    if language == "plpgsql":
+        return not any(opaque.of_body(source) for source in parts_of(statement).strings)
+    if language != "sql":
+        return False
+    if "sql_body" in body:
+        return not any(of_queries(body["sql_body"]))
+    return not any(isinstance(each, Finding) for source in parts_of(statement).strings for each in effects_of(source))
+
+
+def _cascades(body: Node) -> bool:
+    return body.get("behavior") == "DROP_CASCADE"
+
+
+def _drop(body: Node) -> Iterator[Effect]:
+    what = str(body.get("removeType", "")).removeprefix("OBJECT_")
+    reach = Reach.DEPENDENTS if _cascades(body) else Reach.ITSELF
+    for each in body.get("objects", ()):
+        if what == "TABLE":
+            name = name_of(each["List"]["items"])
+            yield Finding(code=Code.DROP_TABLE, what="drop table", kind=Kind.TABLE, name=name, reach=reach)
+        elif what in _WITH_DEPENDENTS and reach is Reach.DEPENDENTS:
+            code, kind = _WITH_DEPENDENTS[what]
+            words = f"drop {what.lower()} … cascade"
+            yield Finding(code=code, what=words, kind=kind, name=_name_of_object(each), reach=reach)
+
+
+def _name_of_object(node: Node) -> Name:
+    if "TypeName" in node:
+        return name_of(node["TypeName"]["names"])
+    return name_of(node["List"]["items"]) if "List" in node else Name(None, str(node["String"]["sval"]))
+
+
+_WITH_DEPENDENTS: Mapping[str, tuple[Code, Kind]] = {
+    "SCHEMA": (Code.DROP_SCHEMA, Kind.SCHEMA),
+    "TYPE": (Code.DROP_COLUMN, Kind.TYPE),
+    "DOMAIN": (Code.DROP_COLUMN, Kind.TYPE),
+    "EXTENSION": (Code.DROP_COLUMN, Kind.EXTENSION),
+    "COLLATION": (Code.OPAQUE, Kind.ANYTHING),
+    "ACCESS_METHOD": (Code.OPAQUE, Kind.ANYTHING),
+}
+"""What tables and columns may depend on; without CASCADE the server refuses to drop it as long as one does."""
+
+
+def _drop_owned(body: Node) -> Iterator[Effect]:
+    for role in body.get("roles", ()):
+        spec = role["RoleSpec"]
+        current = spec.get("roletype") != "ROLESPEC_CSTRING"
+        name = Name(None, "" if current else str(spec["rolename"]))
+        yield Finding(code=Code.DROP_OWNED, what="drop owned by", kind=Kind.ROLE, name=name)
+
+
+def _drop_database(body: Node) -> Iterator[Effect]:
+    name = Name(None, str(body["dbname"]))
+    yield Finding(code=Code.DROP_OWNED, what="drop database", kind=Kind.DATABASE, name=name)
+
+
+def _alter_table(body: Node) -> Iterator[Effect]:
+    name = relation_of(body["relation"])
+    for each in body.get("cmds", ()):
+        command = each["AlterTableCmd"]
+        if body.get("objtype") == "OBJECT_TYPE":
+            if command.get("subtype") == "AT_DropColumn":
+                words = f'drop attribute "{command["name"]}" of type'
+                reach = Reach.DEPENDENTS
+                yield Finding(code=Code.DROP_COLUMN, what=words, kind=Kind.TYPE, name=name, reach=reach)
+        elif rule := _COMMANDS.get(str(command.get("subtype"))):
+            yield from rule(name, command)
+
+
+def _drop_column(name: Name, command: Node) -> Iterator[Effect]:
+    column = str(command["name"])
+    yield Finding(
+        code=Code.DROP_COLUMN, what=f'drop column "{column}" of', kind=Kind.TABLE, name=name, columns=(column,)
+    )
+
+
+def _add_column(name: Name, command: Node) -> Iterator[Effect]:
+    if not command.get("missing_ok"):
+        yield Made(kind=Kind.COLUMN, name=name, column=str(command["def"]["ColumnDef"]["colname"]))
+
+
+def _change_type(name: Name, command: Node) -> Iterator[Effect]:
+    column, definition = str(command["name"]), command["def"]["ColumnDef"]
+    change = Change(new=type_of_node(definition["typeName"]), steps=_steps(definition.get("raw_default"), column))
+    yield Finding(
+        code=Code.CHANGE_TYPE,
+        what=f'change to {change.new.name} the type of column "{column}" of',
+        kind=Kind.TABLE,
+        name=name,
+        columns=(column,),
+        change=change,
+    )
+
+
+def _steps(expression: Node | None, column: str) -> tuple[Type, ...] | None:
+    """Return what a USING casts the column to, the first cast first; None where it computes something."""
+    steps: list[Type] = []
+    while expression is not None:
+        if "TypeCast" in expression:
+            steps.insert(0, type_of_node(expression["TypeCast"]["typeName"]))
+            expression = expression["TypeCast"]["arg"]
+        else:
+            fields = expression.get("ColumnRef", {}).get("fields", ())
+            is_itself = bool(fields) and fields[-1].get("String", {}).get("sval") == column
+            return tuple(steps) if is_itself else None
+    return ()
+
+
+_COMMANDS: Mapping[str, Callable[[Name, Node], Iterator[Effect]]] = {
+    "AT_DropColumn": _drop_column,
+    "AT_AddColumn": _add_column,
+    "AT_AlterColumnType": _change_type,
+}
+
+
+def _truncate(body: Node) -> Iterator[Effect]:
+    reach = Reach.TRUNCATED if _cascades(body) else Reach.ITSELF
+    for each in body.get("relations", ()):
+        name = relation_of(each["RangeVar"])
+        yield Finding(code=Code.TRUNCATE, what="truncate", kind=Kind.TABLE, name=name, reach=reach)
+
+
+def _create_table(body: Node) -> Iterator[Effect]:
+    name = made_name(body["relation"])
+    if not body.get("if_not_exists") or name.schema == TEMPORARY:
+        yield Made(kind=Kind.TABLE, name=name)
+
+
+def _create_table_as(body: Node) -> Iterator[Effect]:
+    yield from of_queries(body.get("query"))
+    if not body.get("if_not_exists"):
+        yield from into(body["into"])
+
+
+def _create_schema(body: Node) -> Iterator[Effect]:
+    if not body.get("if_not_exists") and "schemaname" in body:
+        yield Made(kind=Kind.SCHEMA, name=Name(None, str(body["schemaname"])))
+
+
+def _create_enum(body: Node) -> Iterator[Effect]:
+    yield Made(kind=Kind.TYPE, name=name_of(body["typeName"]))
+
+
+def _explain(body: Node) -> Iterator[Effect]:
+    if "analyze" in {str(each["DefElem"]["defname"]).lower() for each in body.get("options", ())}:
+        yield from of_queries(body.get("query"))
+
+
+def _prepare(body: Node) -> Iterator[Effect]:
+    yield Made(kind=Kind.PREPARED, name=Name(None, str(body["name"])))
+    yield from of_queries(body.get("query"))
+
+
+def _execute(body: Node) -> Iterator[Effect]:
+    name = Name(None, str(body["name"]))
+    yield Finding(code=Code.OPAQUE, what="execute the prepared statement", kind=Kind.PREPARED, name=name)
+
+
+def _set(body: Node) -> Iterator[Effect]:
+    if body.get("name") == "search_path":
+        yield Made(kind=Kind.PATH, name=NOWHERE)
+
+
+def _transaction(body: Node) -> Iterator[Effect]:
+    if "ROLLBACK" in str(body.get("kind")):
+        yield Made(kind=Kind.ROLLBACK, name=NOWHERE)
+
+
+_RENAMED = {"OBJECT_TABLE": Kind.TABLE, "OBJECT_SCHEMA": Kind.SCHEMA, "OBJECT_TYPE": Kind.TYPE}
+
+
+def _rename(body: Node) -> Iterator[Effect]:
+    what, new = str(body.get("renameType")), str(body["newname"])
+    if what == "OBJECT_COLUMN" and "relation" in body:
+        table = relation_of(body["relation"])
+        yield Renamed(kind=Kind.COLUMN, old=table, new=table, columns=(str(body["subname"]), new))
+    elif kind := _RENAMED.get(what):
+        old = _renamed(body)
+        yield Renamed(kind=kind, old=old, new=Name(old.schema, new))
+
+
+def _renamed(body: Node) -> Name:
+    if "relation" in body:
+        return relation_of(body["relation"])
+    return _name_of_object(body["object"]) if "object" in body else Name(None, str(body["subname"]))
+
+
+def _move(body: Node) -> Iterator[Effect]:
+    if kind := _RENAMED.get(str(body.get("objectType"))):
+        old = _renamed(body)
+        yield Renamed(kind=kind, old=old, new=Name(str(body["newschema"]), old.name))
+
+
+_QUERIES = frozenset(
+    {"SelectStmt", "InsertStmt", "DeleteStmt", "UpdateStmt", "MergeStmt", "CopyStmt", "DeclareCursorStmt", "CallStmt"}
+)
+_RULES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
+    "DropStmt": _drop,
+    "DropOwnedStmt": _drop_owned,
+    "DropdbStmt": _drop_database,
+    "AlterTableStmt": _alter_table,
+    "TruncateStmt": _truncate,
+    "CreateStmt": _create_table,
+    "CreateTableAsStmt": _create_table_as,
+    "CreateSchemaStmt": _create_schema,
+    "CreateEnumStmt": _create_enum,
+    "ExplainStmt": _explain,
+    "PrepareStmt": _prepare,
+    "ExecuteStmt": _execute,
+    "VariableSetStmt": _set,
+    "TransactionStmt": _transaction,
+    "RenameStmt": _rename,
+    "AlterObjectSchemaStmt": _move,
+}

@@ -1,0 +1,119 @@
+"""Opaque: statements that no grammar here can read, and code that tells by running only; judged by their words.
+
+A body of PL/pgSQL is not parsed: libpg_query's parser for it trusts what it is given. Words outside of strings and
+comments will do to see that nothing in it can destroy rows; anything else counts as opaque.
+"""
+
+import re
+from collections.abc import Iterator
+
+from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Name
+from database_bootstrap.tools.sql_text import parts_of
+
+_ANYTHING = Name(None, "")
+_HIDDEN = re.compile(r"\b(delete|update|merge)\b", re.IGNORECASE)
+_DELETES = re.compile(r"\bdelete\s+from\b|\bmerge\s+into\b")
+_UPDATES = re.compile(r"\bupdate\b[^;]*\bset\b")
+_ROW_LOCK = re.compile(r"\b(?:for\s+(?:no\s+key\s+)?|do\s+|on\s+)(?:update|delete)\b")
+"""UPDATE that is none: of FOR UPDATE, DO UPDATE, ON UPDATE and ON DELETE."""
+_DROPS = re.compile(
+    r"\bdrop\s+(?!constraint\b|default\b|not\s+null\b|expression\b|identity\b|index\b|trigger\b|policy\b|rule\b"
+    r"|function\b|procedure\b|routine\b|aggregate\b|view\b|materialized\b|foreign\b|sequence\b|statistics\b|role\b"
+    r"|user\b|group\b|publication\b|subscription\b|server\b|cast\b|operator\b|conversion\b|text\b|event\b|language\b"
+    r"|transform\b|tablespace\b)"
+)
+_RETYPES = re.compile(r"\balter\s+(?:column\s+)?(?!table\b|type\b|column\b)\S+\s+(?:set\s+data\s+)?type\b")
+_OF_TRIGGER = re.compile(r"\bexecute\s+(?:function|procedure)\s+[^\s(]+\s*\(")
+_RUNS = re.compile(r'\bexecute\b|\bcall\b|\bperform\s+""')
+_CALLED = re.compile(r"((?:[a-z_\u0080-\U0010ffff][\w$]*\s*\.\s*)?[a-z_\u0080-\U0010ffff][\w$]*)\s*\(")
+_NO_CALL = frozenset(
+    {
+        "if", "elsif", "when", "while", "and", "or", "not", "in", "any", "all", "some", "exists", "values", "as", "on",
+        "using", "from", "select", "where", "returning", "into", "key", "unique", "check", "references", "over",
+        "filter", "array", "row", "cast", "varchar", "char", "character", "numeric", "decimal", "timestamp", "time",
+        "bit", "interval", "coalesce", "nullif", "greatest", "least", "return", "table", "return_query", "to", "enum",
+        "then", "else", "raise", "do", "set", "include", "within", "group", "by", "with", "materialized",
+    }
+)  # fmt: skip
+_CHANGES = re.compile(r"\b(?:truncate|delete|merge|update)\b")
+_BODY = re.compile(r"\$(?P<tag>[^\W\d]\w*)?\$.*?\$(?(tag)(?P=tag))\$", re.DOTALL)
+_LANGUAGE = re.compile(r"\blanguage\s+(\S+)")
+_CONDITION = re.compile(r"\bwhere\b")
+_PARENTHESES = re.compile(r"\([^()]*\)")
+
+
+def may_hide(text: str, start: int, end: int) -> bool:
+    """Whether a statement that puts rows in could do something else as well."""
+    return bool(_HIDDEN.search(text, start, end))
+
+
+def of_unparsed(words: tuple[str, ...], statement: str) -> Iterator[Finding]:
+    """Yield what a statement may destroy that the grammar could not read: newer syntax, or too long for it."""
+    own = _ROW_LOCK.sub(" ", parts_of(statement).own)
+    if _is_suspicious(words[0] if words else "", own):
+        start = " ".join(words[:3]) or "statement"
+        yield _finding(Code.UNPARSED, f"run `{start} …`, which cannot be read")
+
+
+def _is_suspicious(first: str, own: str) -> bool:
+    match first:
+        case "drop":
+            return bool(_DROPS.search(own))
+        case "alter":
+            return bool(_DROPS.search(own) or _RETYPES.search(own))
+        case "truncate" | "merge" | "call" | "execute" | "do":
+            return True
+        case "delete" | "update":
+            return not _CONDITION.search(_outermost(own))
+        case "create":
+            # What they hold runs later, if at all.
+            is_stored = re.match(r"\s*create\s+(?:or\s+replace\s+)?(?:function|procedure|trigger|rule|policy)\b", own)
+            return not is_stored and bool(_DELETES.search(own))
+    return bool(_DELETES.search(own) or _UPDATES.search(own))
+
+
+def _outermost(own: str) -> str:
+    """Return what stands outside of all parentheses."""
+    while True:
+        shorter = _PARENTHESES.sub(" ", own)
+        if shorter == own:
+            return own
+        own = shorter
+
+
+def of_block(statement: str) -> Iterator[Effect]:
+    """Yield what a DO does, as far as it matters."""
+    own, bodies = parts_of(statement)
+    language = _LANGUAGE.search(own)
+    if not bodies or (language and language[1] != "plpgsql") or "\\" in statement:
+        yield _finding(Code.OPAQUE, "run a DO block")
+        return
+    for body in bodies:
+        yield from of_body(body)
+
+
+def of_body(source: str) -> list[Finding]:
+    """Return what code in PL/pgSQL may destroy: all in one, where it cannot be told; and what it calls."""
+    own = _OF_TRIGGER.sub(" (", _ROW_LOCK.sub(" ", parts_of(source).own))
+    if any(pattern.search(own) for pattern in (_DROPS, _RETYPES, _RUNS, _CHANGES)):
+        return [_finding(Code.OPAQUE, "run a block of code")]
+    names = dict.fromkeys(re.sub(r"\s", "", name) for name in _CALLED.findall(own))
+    return [
+        Finding(code=Code.OPAQUE, what="call", kind=Kind.FUNCTION, name=_name_of(name))
+        for name in names
+        if name not in _NO_CALL and not name.startswith("pg_catalog.")
+    ]
+
+
+def _name_of(name: str) -> Name:
+    schema, _, last = name.rpartition(".")
+    return Name(schema or None, last)
+
+
+def without_bodies(statement: str) -> str:
+    """Return a CREATE FUNCTION without the code in it, which may be too long for the grammar."""
+    return _BODY.sub("''", statement)
+
+
+def _finding(code: Code, what: str) -> Finding:
+    return Finding(code=code, what=what, kind=Kind.ANYTHING, name=_ANYTHING)

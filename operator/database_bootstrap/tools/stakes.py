@@ -1,0 +1,208 @@
+"""Stakes: the rows that would be lost, as queries without a session, which the operator and the sandbox both ask.
+
+A row that the session may not see is no row that is not there: what cannot be read counts as at stake, unless the table
+has not a single page.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from psycopg import sql
+
+from database_bootstrap.tools import stakes_sql
+from database_bootstrap.tools.column_types import type_of_catalogue
+from database_bootstrap.tools.effects import Code, Finding, Kind, Name
+
+Answer = TypeVar("Answer")
+Asking = Generator[str, list[tuple[Any, ...]], Answer]
+"""Yields queries, is sent their rows, and returns an answer."""
+LIMIT = 1_000_000
+"""More rows than that need not be counted."""
+SOME = -1
+"""There are rows, and nobody can tell which of them are meant."""
+_AT_ONCE = 100
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What is known of the session and of the time before."""
+
+    path: Sequence[str] | None
+    """The schemas in which a name without one is looked for; None where that is not known, and each of them counts."""
+    before: Mapping[int, int] | None = None
+    """The tables from before the batch, by oid, and how many columns they had; None for all that are there."""
+    ignored: frozenset[str] = frozenset()
+    """Qualified names of tables whose rows are nobody's data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Rows of one table."""
+
+    table: str
+    rows: int | None
+    """None where they cannot be counted, `SOME` where that makes no sense."""
+
+    def __str__(self) -> str:
+        if self.rows == SOME:
+            return f"there are rows, as in {self.table}"
+        if self.rows is None:
+            return f"{self.table}: rows that cannot be counted"
+        number = f"more than {LIMIT}" if self.rows > LIMIT else str(self.rows)
+        return f"{self.table}: {number} row{'' if self.rows == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stake:
+    """What a finding would cost."""
+
+    finding: Finding
+    lost: tuple[Lost, ...]
+
+    def __str__(self) -> str:
+        more = f" and {len(self.lost) - _SHOWN} tables more" if len(self.lost) > _SHOWN else ""
+        shown = ", ".join(map(str, self.lost[:_SHOWN]))
+        what = f"{self.finding.what} {self.finding.written or self.finding.name}".rstrip()
+        return f"{what} ({shown}{more})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One that a finding reaches."""
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    """Only these of it."""
+    is_readable: bool
+    size: int | None
+    """Bytes; None where they are not known."""
+
+    @property
+    def words(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def occupied(ground: Ground) -> Asking[str | None]:
+    """Return a user table that has a row, or None where none has."""
+    found = yield stakes_sql.USER_TABLES.format(ignored=sorted(ground.ignored)).as_string()
+    tables = [_Table(oid, schema, name, (), readable, size) for oid, schema, name, readable, size in found]
+    counted = [table for table in tables if ground.before is None or table.oid in ground.before]
+    for table in counted:
+        if not table.is_readable:
+            return table.words
+    for start in range(0, len(counted), _AT_ONCE):
+        ((first,),) = yield _first_with_a_row(counted[start : start + _AT_ONCE])
+        if first:
+            return str(first)
+    return None
+
+
+def _first_with_a_row(tables: Sequence[_Table]) -> str:
+    cases = sql.SQL(" ").join(
+        sql.SQL("WHEN EXISTS (SELECT FROM {}) THEN {}").format(sql.Identifier(table.schema, table.name), table.words)
+        for table in tables
+    )
+    return sql.SQL("SELECT CASE {} END").format(cases).as_string()
+
+
+def at_stake(findings: Sequence[Finding], ground: Ground, row: str) -> Asking[list[Stake]]:
+    """Return what each of these would cost; `row` is a table that has one, which is enough for opaque code."""
+    calls = yield from _opaque_calls([one for one in findings if one.kind is Kind.FUNCTION])
+    stakes = []
+    for finding in findings:
+        lost: Sequence[Lost] = ()
+        if finding.kind is Kind.DATABASE:
+            lost = (Lost(finding.name.name, None),)
+        elif finding.kind is Kind.ANYTHING or finding.name in calls:
+            lost = (Lost(row, SOME),)
+        elif finding.kind is not Kind.FUNCTION:
+            lost = yield from _of_tables(finding, ground)
+        stakes.append(Stake(finding=finding, lost=tuple(lost)))
+    return stakes
+
+
+def _opaque_calls(findings: Sequence[Finding]) -> Asking[frozenset[Name]]:
+    """Return those functions that somebody of this database has written, and that may change something."""
+    names = {finding.name for finding in findings}
+    if not names:
+        return frozenset()
+    found = yield stakes_sql.FUNCTIONS.format(names=[name.name for name in names]).as_string()
+    known = {Name(schema, name) for schema, name in found} | {Name(None, name) for _, name in found}
+    return frozenset(names & known)
+
+
+def _of_tables(finding: Finding, ground: Ground) -> Asking[list[Lost]]:
+    found = yield stakes_sql.reached(finding, ground.path)
+    tables = [
+        _Table(oid, schema, name, tuple(columns or ()), readable, size)
+        for oid, schema, name, columns, readable, size in found
+        if ground.before is None or oid in ground.before
+    ]
+    lost = []
+    for table in tables:
+        if finding.columns:
+            present = yield from _columns_at_stake(finding, table, ground)
+            if not present:
+                continue
+            one = yield from _count(replace(table, columns=present))
+        else:
+            one = yield from _count(table)
+        lost.extend([one] if one else [])
+    return lost
+
+
+def _columns_at_stake(finding: Finding, table: _Table, ground: Ground) -> Asking[tuple[str, ...]]:
+    """Return those of the columns that were there before and lose their values."""
+    found = yield stakes_sql.COLUMNS.format(oid=table.oid, names=list(finding.columns)).as_string()
+    newest = ground.before[table.oid] if ground.before is not None else None
+    present = []
+    for number, name, type_name, modifier, is_array, is_enum, enums in found:
+        if newest is not None and number > newest:
+            continue
+        if finding.code is Code.CHANGE_TYPE and finding.change is not None:
+            old = type_of_catalogue(type_name, modifier, is_array=is_array, is_enum=is_enum)
+            if finding.change.knowing(enums or ()).keeps(old):
+                continue
+        present.append(str(name))
+    return tuple(present)
+
+
+def _count(table: _Table) -> Asking[Lost | None]:
+    """Return the table's rows, or those with a value in one of its columns; None where there is none."""
+    if table.size == 0:
+        return None
+    if not table.is_readable:
+        return Lost(table.words, None)
+    condition = sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(each)) for each in table.columns)
+    where = sql.SQL(" WHERE ") + condition if table.columns else sql.SQL("")
+    ((count,),) = yield (
+        sql.SQL("SELECT pg_catalog.count(*) FROM (SELECT FROM {table}{where} LIMIT {limit}) AS counted")
+        .format(table=sql.Identifier(table.schema, table.name), where=where, limit=LIMIT + 1)
+        .as_string()
+    )
+    return Lost(table.words, int(count)) if count else None
+
+
+def snapshot() -> Asking[dict[int, int]]:
+    """Return the tables that are there, and how many columns each has had."""
+    found = yield stakes_sql.SNAPSHOT
+    return {int(oid): int(count) for oid, count in found}
+
+
+def path(schema: str) -> Asking[tuple[str, ...]]:
+    """Return where the migrating session looks for names, asked from one whose own search path is another."""
+    if schema != "public":
+        return (schema,)
+    ((setting,),) = yield stakes_sql.PATH
+    return tuple(_elements(str(setting)))
+
+
+def _elements(setting: str) -> Iterator[str]:
+    for word in setting.split(","):
+        name = word.strip().strip('"')
+        if name:
+            yield name
