@@ -21,7 +21,7 @@ from database_bootstrap.postgres.login import Endpoint, Login
 from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.tools.alembic import Alembic
 from database_bootstrap.tools.sandbox import Zygote, level
-from database_bootstrap.tools.tool import Comparison, Options, Run
+from database_bootstrap.tools.tool import Comparison, Gate, Options, Run
 from localservers import Credentials, PostgresServer
 from postgres import alembic_projects as projects
 from sandbox_here import LEVEL, SANDBOX
@@ -62,6 +62,7 @@ class Shop:
             connection=self.connection,
             login=self.login,
             options=options,
+            gate=Gate(is_open=True),
             actor="shop/orders",
             verify_lock=partial(locks.verify, self.connection),
             applied=applied,

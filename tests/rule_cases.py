@@ -222,6 +222,11 @@ CASES: tuple[Case, ...] = (
         bad=({"spec.migrations.allowOutOfOrder": ["a\n"]},),
     ),
     Case(
+        message="`migrations.allowDestructive[]` must not contain control characters",
+        good=({"spec.migrations.allowDestructive": ["20240301000000_drop cart", "ae1027a6acf"]},),
+        bad=({"spec.migrations.allowDestructive": ["a\n"]},),
+    ),
+    Case(
         message="`seed.ignoreTables[]` must not contain control characters",
         good=({"spec.seed.ignoreTables": ["public.countries", 'a b."q"']},),
         bad=({"spec.seed.ignoreTables": ["a.b\n"]},),
@@ -338,6 +343,10 @@ MORE_BAD: dict[str, Changes] = {
     "same ConfigMap twice": {"spec.seed.source.configMapRefs": [{"name": "a"}, {"name": "a"}]},
     "same path twice": {"spec.seed.source": {"inline": [{"path": "a", "content": "1"}, {"path": "a", "content": "2"}]}},
     "same exception twice": {"spec.migrations.allowOutOfOrder": ["a", "a"]},
+    "same destroyer twice": {"spec.migrations.allowDestructive": ["a", "a"]},
+    "65 destroyers": {"spec.migrations.allowDestructive": [f"m{number}" for number in range(65)]},
+    "nameless destroyer": {"spec.migrations.allowDestructive": [""]},
+    "onDestructive in lower case": {"spec.migrations.onDestructive": "allow"},
     "same table twice": {"spec.seed.ignoreTables": ["a.b", "a.b"]},
     "no ConfigMap": {"spec.seed.source.configMapRefs": []},
     "no file": {"spec.migrations.source.inline": []},

@@ -28,6 +28,7 @@ BootstrapError
     ├── BundleRejected          the files of a source cannot be used; nothing was run
     ├── SandboxUnavailable      code of the resource would have to run, and cannot be confined here as is demanded
     ├── SchemaHasOtherOwner     tables exist that no migration made
+    ├── DestructiveMigration    a pending migration would destroy rows, and nobody has allowed it
     ├── MigrationFailed         a migration failed
     ├── MigrationTimedOut       the run took longer than timeoutSeconds
     ├── MigrationDiverged       the applied history is not the one in the source
@@ -167,6 +168,10 @@ class SandboxUnavailable(Stalled):
 
 class SchemaHasOtherOwner(Stalled):
     """Tables exist that no migration history accounts for."""
+
+
+class DestructiveMigration(Stalled):
+    """A pending migration would destroy rows, and nobody has allowed it."""
 
 
 class MigrationFailed(Stalled):

@@ -12,6 +12,7 @@ from database_bootstrap.api.rules import IDENTIFIER_BYTES, VALIDATIONS, Immutabl
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
 """Strict, as the API server is: "5" and true are no numbers."""
+DAY_SECONDS = 86_400
 
 IDENTIFIER = Field(strict=True, min_length=1, max_length=IDENTIFIER_BYTES)
 OBJECT_NAME = Field(strict=True, min_length=1, max_length=253)

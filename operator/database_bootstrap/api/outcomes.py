@@ -85,6 +85,7 @@ class Reason(StrEnum):
     BUNDLE_REJECTED = "BundleRejected"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     SCHEMA_HAS_OTHER_OWNER = "SchemaHasOtherOwner"
+    DESTRUCTIVE_MIGRATION = "DestructiveMigration"
     MIGRATION_FAILED = "MigrationFailed"
     MIGRATION_TIMED_OUT = "MigrationTimedOut"
     MIGRATION_DIVERGED = "MigrationDiverged"

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationError
 
 from database_bootstrap.api import names, refusals, rules
-from database_bootstrap.api.models import IDENTIFIER, OBJECT_NAME, Flag, Model, Whole
+from database_bootstrap.api.models import DAY_SECONDS, IDENTIFIER, OBJECT_NAME, Flag, Model, Whole
 from database_bootstrap.api.rules import Rule, Unique
+from database_bootstrap.api.seeds import SeedPolicy, SeedSpec
 from database_bootstrap.api.sources import INLINE_CHARACTERS, ConfigMapRef, InlineFile, SourceSpec
 from database_bootstrap.api.targets import (
     AdminSecretRef,
@@ -39,6 +40,7 @@ __all__ = [
     "LocaleProvider",
     "LocaleSpec",
     "MigrationsSpec",
+    "OnDestructive",
     "ParameterSpec",
     "PasswordSecretRef",
     "RoleSpec",
@@ -55,8 +57,6 @@ __all__ = [
     "without_nulls",
 ]
 
-DAY_SECONDS = 86_400
-
 
 _OBJECT_NAME = rules.object_name("metadata.name", "resource")
 
@@ -69,19 +69,18 @@ class Tool(StrEnum):
     SQL = "SQL"
 
 
-class SeedPolicy(StrEnum):
-    """When the seed runs."""
-
-    IF_EMPTY = "IfEmpty"
-    ONCE = "Once"
-    NEVER = "Never"
-
-
 class DeletionPolicy(StrEnum):
     """What becomes of role, database and Secrets when the resource is deleted."""
 
     RETAIN = "Retain"
     DELETE = "Delete"
+
+
+class OnDestructive(StrEnum):
+    """What becomes of a pending migration that would destroy rows."""
+
+    REFUSE = "Refuse"
+    ALLOW = "Allow"
 
 
 def _inline_characters(spec: "Spec") -> int:
@@ -122,45 +121,27 @@ class MigrationsSpec(Model):
         Unique(field="migrations.allowOutOfOrder"),
     ] = ()
     """Migrations that may run although later ones were applied before them."""
+    on_destructive: OnDestructive = OnDestructive.REFUSE
+    """What becomes of pending migrations of which one would destroy rows: none of them is run, or all are."""
+    allow_destructive: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Field(strict=True, min_length=1, max_length=255),
+                rules.printable("migrations.allowDestructive[]"),
+            ],
+            ...,
+        ],
+        Field(max_length=64),
+        Unique(field="migrations.allowDestructive"),
+    ] = ()
+    """Migrations that may destroy rows although the others may not, by the names that the status has."""
     lock_timeout_seconds: Annotated[Whole, Field(ge=1, le=600)] = 5
     """How long a statement waits for a lock before the migration is rolled back and tried again later."""
     statement_timeout_seconds: Annotated[Whole, Field(ge=0, le=DAY_SECONDS)] = 0
     """How long one statement may run; 0 is without end."""
     timeout_seconds: Annotated[Whole, Field(ge=1, le=DAY_SECONDS)] = 600
     """How long all that is pending may take together."""
-
-
-class SeedSpec(Model):
-    """First-run data, put in once and never again."""
-
-    policy: SeedPolicy = SeedPolicy.IF_EMPTY
-    """IfEmpty: when no user table has a row. Once: when never seeded before, rows or not. Never: not at all."""
-    source: SourceSpec
-    """The data: .sql files, run in the order of their paths, and .csv files named `schema.table.csv`, or
-    `schema.table.part-1.csv` and so on where one table has several."""
-    ignore_tables: Annotated[
-        tuple[
-            Annotated[
-                str,
-                Field(strict=True, min_length=3, max_length=2 * rules.IDENTIFIER_BYTES + 1),
-                rules.printable("seed.ignoreTables[]"),
-                Rule(
-                    cel="self.split('.').size() == 2 && "
-                    f"self.split('.').all(part, size(part) > 0 && size(bytes(part)) <= {rules.IDENTIFIER_BYTES})",
-                    message="`seed.ignoreTables[]` must be `schema.table`, each part of 1 to 63 bytes",
-                    holds=lambda name: (
-                        [0 < len(part.encode()) <= rules.IDENTIFIER_BYTES for part in name.split(".")] == [True, True]
-                    ),
-                ),
-            ],
-            ...,
-        ],
-        Field(max_length=256),
-        Unique(field="seed.ignoreTables"),
-    ] = ()
-    """Tables that do not count when asking whether the database is empty: what migrations fill themselves."""
-    timeout_seconds: Annotated[Whole, Field(ge=1, le=DAY_SECONDS)] = 3600
-    """How long the seed may take; then nothing of it stays."""
 
 
 class ConnectionSecretSpec(Model):

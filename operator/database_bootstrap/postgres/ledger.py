@@ -93,6 +93,8 @@ class MigrationRow:
     statements: int | None = None
     sql_state: str | None = None
     error: str | None = None
+    losses: tuple[str, ...] = ()
+    """What it was allowed to destroy, for the audit log."""
 
 
 async def make(connection: Connection, identity: Identity, role: str, entries: Sequence[tuple[str, str]] = ()) -> None:
@@ -164,7 +166,8 @@ def migration_statement(row: MigrationRow, actor: str) -> sql.Composed:
         " (tool, version, name, checksum, mode, state, statements, sql_state, error)"
         " VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}) RETURNING name, state)"
         " INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
-        " SELECT 'migrations', 'migration ' || name || ' ' || state, {} FROM row;"
+        " SELECT 'migrations', 'migration ' || name || ' ' || said, {}"
+        " FROM row, pg_catalog.unnest(ARRAY[state] || {}::text[]) AS said;"
     ).format(
         row.tool,
         row.version,
@@ -176,6 +179,7 @@ def migration_statement(row: MigrationRow, actor: str) -> sql.Composed:
         row.sql_state,
         row.error,
         actor,
+        [f"allowed to {loss}" for loss in row.losses],
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages import catalogue
+from database_bootstrap.stages import catalogue, gate
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools.tool import Comparison, History, Options, Run, Tool
@@ -37,6 +37,8 @@ class Found:
     comparison: Comparison
     strangers: tuple[str, ...]
     """Tables that no migration has made, where none has run yet."""
+    risks: tuple[gate.Risk, ...] = ()
+    """What the pending ones would destroy."""
 
 
 async def load(visit: Visit, stage: StageName, source: v1alpha1.SourceSpec) -> Bundle:
@@ -75,11 +77,13 @@ async def observe(visit: Visit) -> Found | None:
         pending=len(comparison.pending),
         bundle_digest=bundle.digest,
     )
+    question = gate.Question(tool=tool, source=source, options=options, history=history, pending=comparison.pending)
     return Found(
         source=source,
         history=history,
         comparison=comparison,
         strangers=strangers if comparison.pending else (),
+        risks=await gate.look(visit, view, question) if view and not strangers else (),
     )
 
 
@@ -106,6 +110,8 @@ def options_of(spec: v1alpha1.MigrationsSpec) -> Options:
         statement_timeout=spec.statement_timeout_seconds,
         timeout=spec.timeout_seconds,
         allow_out_of_order=frozenset(spec.allow_out_of_order),
+        refuse_destructive=spec.on_destructive is v1alpha1.OnDestructive.REFUSE,
+        allow_destructive=frozenset(spec.allow_destructive),
     )
 
 
@@ -119,7 +125,10 @@ def compare(visit: Visit, found: Found | None) -> Sequence[Action]:
             "makes them (init SQL, another tool), and two owners lose data. Nothing was touched; let one go, or "
             "move the tables"
         )
-    return (ApplyMigrations(source=found.source, names=found.comparison.pending),)
+    assert visit.spec.migrations is not None
+    gate.check(found.risks, options_of(visit.spec.migrations))
+    unread = visit.spec.migrations.tool is v1alpha1.Tool.ALEMBIC
+    return (ApplyMigrations(source=found.source, names=found.comparison.pending, are_unread=unread),)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -144,10 +153,13 @@ class ApplyMigrations:
 
     source: Any
     names: tuple[str, ...]
+    are_unread: bool
+    """They are code: what they destroy shows only while they run."""
 
     def __str__(self) -> str:
         word = "migration" if len(self.names) == 1 else f"{len(self.names)} migrations"
-        return f"apply {word}: {_some(self.names)}"
+        unread = "; whether rows would be lost shows when they run, before they are" if self.are_unread else ""
+        return f"apply {word}: {_some(self.names)}{unread}"
 
     async def run(self, visit: Visit) -> bool:
         assert visit.spec.migrations is not None
@@ -157,9 +169,13 @@ class ApplyMigrations:
         await locks.acquire(connection)
         history = await _read(tool, connection, options)
         pending = tool.compare(self.source, history, options).pending
+        question = gate.Question(tool=tool, source=self.source, options=options, history=history, pending=pending)
+        passed = await gate.pass_through(visit, connection, question)
         visit.show(_doing(tool, pending))
         async with visit.telling():
-            await _apply(visit, tool, self.source, pending, await _run_of(visit, connection, options, tool, pending))
+            run = await _run_of(visit, connection, options, tool, pending)
+            await _apply(visit, tool, self.source, pending, replace(run, gate=passed))
+        await gate.settle(visit, connection)
         # What a session of its own sees is committed: one that an env.py led astray would see its own work.
         await visit.sessions.another()
         return NOTED

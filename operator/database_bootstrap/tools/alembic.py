@@ -19,6 +19,7 @@ from database_bootstrap.tools import alembic_layout, alembic_verdict
 from database_bootstrap.tools.alembic_graph import Graph, read_revision
 from database_bootstrap.tools.alembic_layout import Layout
 from database_bootstrap.tools.alembic_verdict import Circumstances, Told
+from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.sandbox import Lost, Zygote, level, wire
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
 
@@ -98,6 +99,9 @@ class Alembic:
             pending=pending, current=", ".join(sorted(rows)) or None, applied=len(graph.revisions) - len(pending)
         )
 
+    def judge(self, source: Source, pending: tuple[str, ...]) -> tuple[Judged, ...]:
+        return ()  # They are code, and are judged while they run.
+
     async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:
         if not pending:
             return
@@ -114,7 +118,7 @@ class Alembic:
         present = await _present(source.graph, told, table, run)
         await follower.report(present)
         case = Circumstances(
-            told=_in_place(told, source.layout),
+            told=alembic_verdict.in_place(told, source.layout),
             kept=follower.reported,
             missing=[name for name in pending if name not in present],
             options=run.options,
@@ -284,16 +288,9 @@ def _job(source: Source, run: Run) -> wire.Job:
         project=source.layout.project,
         target=target,
         limits=wire.Limits(seconds=options.timeout),
+        gate=wire.Gate(run.gate.is_open, options.refuse_destructive, tuple(options.allow_destructive)),
         actor=run.actor,
         checksums=source.checksums,
         files=tuple((file.path, file.content) for file in source.layout.files),
         password=login.password,
     )
-
-
-def _in_place(told: Told, layout: Layout) -> Told:
-    """Return it with file names as they are in the source."""
-    failed = told.failed
-    if failed is None or failed.file is None:
-        return told
-    return replace(told, failed=replace(failed, file=layout.moved.get(failed.file, failed.file)))

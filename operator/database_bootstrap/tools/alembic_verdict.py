@@ -2,10 +2,11 @@
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from database_bootstrap import errors
 from database_bootstrap.postgres.sqlstates import TRANSIENT
+from database_bootstrap.tools.alembic_layout import Layout
 from database_bootstrap.tools.sandbox import wire
 from database_bootstrap.tools.tool import Options
 
@@ -62,6 +63,14 @@ class Circumstances:
     """Database and role, for messages."""
 
 
+def in_place(told: Told, layout: Layout) -> Told:
+    """Return it with file names as they are in the source."""
+    failed = told.failed
+    if failed is None or failed.file is None:
+        return told
+    return replace(told, failed=replace(failed, file=layout.moved.get(failed.file, failed.file)))
+
+
 def error_of(case: Circumstances) -> errors.BootstrapError | None:
     """Return what went wrong, or None when nothing did and all is in the database."""
     told = case.told
@@ -87,6 +96,8 @@ def _failed(case: Circumstances, failed: wire.Failed) -> errors.BootstrapError:
     refusals = {"locked": errors.LockHeld, "overtaken": errors.MigrationInterrupted}
     if kind := refusals.get(failed.kind):
         return kind(f"The migrations were not applied: {failed.text}. {_kept(case)}")
+    if failed.kind == "destructive":
+        return errors.DestructiveMigration(_destructive(case, failed))
     if failed.kind == "elsewhere":
         text = (
             f"env.py connects {failed.text}, and not to {case.origin}; let it use the configuration's `sqlalchemy.url` "
@@ -99,6 +110,14 @@ def _failed(case: Circumstances, failed: wire.Failed) -> errors.BootstrapError:
         return errors.MigrationInterrupted(f"{_subject(failed)} was interrupted: {_words(failed)}. {_kept(case)}")
     hint = _HINTS.get(failed.sql_state or "", "")
     return _migration_failed(failed, f"{_subject(failed)} failed: {_words(failed)}. {hint}{_kept(case)}")
+
+
+def _destructive(case: Circumstances, failed: wire.Failed) -> str:
+    return (
+        f"{_subject(failed)} would lose rows, and was stopped before that: {failed.text}. {_kept(case)} If that is "
+        f"wanted, set migrations.allowDestructive: [{failed.revision}] (or onDestructive: Allow, for all that will "
+        "ever come); if not, take the statement out"
+    )
 
 
 def _may_pass(failed: wire.Failed, options: Options) -> bool:
@@ -182,6 +201,8 @@ def _line(failed: wire.Failed) -> str:
 
 def _words(failed: wire.Failed) -> str:
     text = failed.text if len(failed.text) <= _TEXT_LIMIT else f"{failed.text[:_TEXT_LIMIT]}…"
+    if failed.kind == "destructive":
+        return f"it was stopped before it would lose rows: {text}"
     if failed.kind == "database":
         state = f" (SQLSTATE {failed.sql_state})" if failed.sql_state else ""
         return f"{text}{state}"

@@ -7,6 +7,7 @@ from functools import cached_property
 from database_bootstrap.bundles.bundle import File
 from database_bootstrap.errors import BundleRejected
 from database_bootstrap.tools import scripts
+from database_bootstrap.tools.batch import Judged, judged_of
 from database_bootstrap.tools.scripts import Script, Verdict, script_as
 from database_bootstrap.tools.sql_text import STEPS_LIMIT
 
@@ -43,6 +44,12 @@ class Migration:
     def script(self) -> Script:
         """The script; raise `BundleRejected` for what cannot be run. Not kept: there may be hundreds."""
         return script_as(self.path, self.content.decode(), self.verdict)
+
+    @cached_property
+    def judged(self) -> Judged:
+        """What it does to what is there; found when first asked for."""
+        text = self.content.decode().removeprefix("\ufeff")
+        return judged_of(self.name, self.path, text)
 
     @cached_property
     def _judgement(self) -> Verdict | BundleRejected:

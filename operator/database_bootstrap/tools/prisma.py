@@ -10,6 +10,7 @@ from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools import prisma_table
+from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.locale_order import locale_key
 from database_bootstrap.tools.migration import Migration, check_pending, content_of
 from database_bootstrap.tools.migrators import Migrator, held, put_down
@@ -87,6 +88,10 @@ class Prisma:
             applied=len(applied),
             warnings=tuple(warnings),
         )
+
+    def judge(self, source: PrismaSource, pending: tuple[str, ...]) -> tuple[Judged, ...]:
+        files = source.by_name
+        return tuple(files[name].judged for name in pending)
 
     async def apply(self, source: PrismaSource, pending: tuple[str, ...], run: Run) -> None:
         schema = run.options.schema
@@ -214,9 +219,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def _job_of(migration: Migration, run: Run) -> Job:
     schema, name = run.options.schema, migration.name
+    losses = run.gate.losses.get(name, ())
     return Job(
         script=migration.script,
-        row=MigrationRow(tool=NAME, name=name, checksum=migration.checksum, state="running"),
+        row=MigrationRow(tool=NAME, name=name, checksum=migration.checksum, state="running", losses=losses),
         records=prisma_table.records_of(schema, name, migration.checksum),
         is_applied=prisma_table.is_applied(schema, name),
         alone=partial(put_down, run.connection, Migrator.PRISMA, _DEPLOY),

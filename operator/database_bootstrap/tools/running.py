@@ -126,6 +126,7 @@ async def _run_in_open(run: Run, job: Job) -> None:
     """Record that it began, run it outside any transaction of ours, and record how it ended."""
     await locks.verify(run.connection)
     await _record(run, job.records.begin, replace(job.row, state="running", mode=job.script.mode))
+    job = replace(job, row=replace(job.row, losses=()))
     try:
         if job.script.mode is Mode.STATEMENT:
             async with job.alone():

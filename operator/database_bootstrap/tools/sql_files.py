@@ -15,6 +15,7 @@ from database_bootstrap import errors
 from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.migration import Migration, check_pending, content_of
 from database_bootstrap.tools.migrators import Migrator, quiet
 from database_bootstrap.tools.running import Job, half_applied, run_script
@@ -98,10 +99,14 @@ class SqlFiles:
             applied=len(applied),
         )
 
+    def judge(self, source: SqlSource, pending: tuple[str, ...]) -> tuple[Judged, ...]:
+        files = source.by_name
+        return tuple(files[name].migration.judged for name in pending)
+
     async def apply(self, source: SqlSource, pending: tuple[str, ...], run: Run) -> None:
         files = source.by_name
         for name in pending:
-            await run_script(run, _job_of(files[name]))
+            await run_script(run, _job_of(files[name], run))
 
 
 def _is_passed_over(path: str) -> bool:
@@ -194,12 +199,19 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _job_of(file: VersionedFile) -> Job:
+def _job_of(file: VersionedFile, run: Run) -> Job:
     migration = file.migration
     version = ".".join(str(number) for number in file.version)
     return Job(
         script=migration.script,
-        row=MigrationRow(tool=NAME, name=migration.name, version=version, checksum=migration.checksum, state="running"),
+        row=MigrationRow(
+            tool=NAME,
+            name=migration.name,
+            version=version,
+            checksum=migration.checksum,
+            state="running",
+            losses=run.gate.losses.get(migration.name, ()),
+        ),
         is_applied=sql.SQL(
             "SELECT FROM (SELECT state FROM dbbootstrap.migration WHERE tool = 'SQL' AND name = {} ORDER BY seq DESC"
             " LIMIT 1) AS newest WHERE state = 'applied'"

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Login
+from database_bootstrap.tools.batch import Judged
 
 Source = TypeVar("Source")
 """What a tool makes of a bundle."""
@@ -23,6 +24,9 @@ class Options:
     timeout: int = 600
     """For the whole run."""
     allow_out_of_order: frozenset[str] = frozenset()
+    refuse_destructive: bool = True
+    allow_destructive: frozenset[str] = frozenset()
+    """Migrations that may destroy data all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What the gate in front of destructive migrations has found before a run."""
+
+    is_open: bool = False
+    """Nothing is judged: until its first success a database holds nothing but what its migrations have put in."""
+    losses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Migration → what it was allowed to destroy, for the audit log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What a tool needs to apply migrations."""
 
@@ -71,6 +85,7 @@ class Run:
     login: Login
     """The role's credentials, for a tool that opens a session of its own."""
     options: Options
+    gate: Gate = field(default_factory=Gate)
     actor: str = ""
     """Who acts, for the ledger: namespace and name of the resource."""
     verify_lock: Callable[[], Awaitable[None]]
@@ -95,6 +110,10 @@ class Tool(Protocol[Source]):
 
     def compare(self, source: Source, history: History, options: Options) -> Comparison:
         """Return what is pending; pure; raise `MigrationDiverged` or `MigrationHalfApplied` where none can follow."""
+        ...
+
+    def judge(self, source: Source, pending: tuple[str, ...]) -> tuple[Judged, ...]:
+        """Return what these do to what is there, as far as their text says so; pure, and may take a second."""
         ...
 
     async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import exc
 
-from database_bootstrap.tools.sandbox import guard, migrate, wire
+from database_bootstrap.tools.sandbox import gate, guard, migrate, wire
 
 
 def describe(error: BaseException, project: Path, run: migrate.Run) -> wire.Failed:
@@ -28,6 +28,8 @@ def describe(error: BaseException, project: Path, run: migrate.Run) -> wire.Fail
 def _kind(error: BaseException, refusal: psycopg.Error | None) -> str:
     if isinstance(error, guard.Refused):
         return error.kind
+    if isinstance(error, gate.Loss):
+        return "destructive"
     if refusal is not None:
         return "database"
     return "module" if isinstance(error, ModuleNotFoundError) and error.name else "code"

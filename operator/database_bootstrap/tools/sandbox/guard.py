@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext, _ProxyTransaction
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
-from database_bootstrap.tools.sandbox import session, wire
+from database_bootstrap.tools.sandbox import gate, session, wire
 
 _COMMIT = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
 
@@ -34,6 +34,7 @@ class Guard:
         self._uncommitted: list[str] = []
         self._uncovered: list[str] = []
         self._in_upgrade = False
+        self._gate = gate.Gate(job.gate)
         self.running: str | None = None
         """The revision that runs, or ran last."""
 
@@ -61,6 +62,7 @@ class Guard:
         MigrationContext.run_migrations = run  # type: ignore[assignment, method-assign]
         MigrationContext.begin_transaction = begin  # type: ignore[assignment, method-assign]
         MigrationContext.autocommit_block = autocommit  # type: ignore[assignment, method-assign]
+        event.listen(Engine, "before_cursor_execute", self._judges)
 
     def _enter(self, context: MigrationContext) -> None:
         if context.as_sql or context.connection is None:
@@ -76,6 +78,7 @@ class Guard:
         session.lock_table(context)
         self._table = session.name_of_table(context)
         self._heads = set(context.get_current_heads())
+        self._gate.open(context.connection, self._table)
         schema, table = self._table
         self._emit(wire.Opened(schema, table, bool(context._in_external_transaction)))
         self._follow(context)
@@ -108,6 +111,8 @@ class Guard:
         row = {"schema": schema, "table": table, "name": revision, "checksum": self._job.checksums.get(revision)}
         row |= {"actor": self._job.actor}
         session.record(ctx, row | {"mode": "autocommit" if revision in self._uncovered else "transaction"})
+        session.record_losses(ctx, revision, self._gate.losses, self._job.actor)
+        self._gate.losses.clear()
         self._uncommitted.append(revision)
         self._emit(wire.Applied(revision))
 
@@ -128,6 +133,10 @@ class Guard:
     def _executes(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if self._in_upgrade and _COMMIT.match(statement):
             self._uncover()
+
+    def _judges(self, connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if self._in_upgrade and self.running is not None:
+            self._gate.judge(connection, statement, self.running)
 
     def _uncover(self) -> None:
         if self.running is not None and self.running not in self._uncovered:

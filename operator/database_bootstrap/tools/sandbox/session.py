@@ -1,6 +1,7 @@
 """Our own statements in the migrating session; every name is qualified: the project sets the search path."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy
@@ -52,6 +53,12 @@ _RECORD = text("""
     )
     INSERT INTO dbbootstrap.audit_log (stage, action, actor)
     SELECT 'migrations', 'migration ' || name || ' applied', :actor FROM row
+""")
+
+
+_RECORD_LOSS = text("""
+    INSERT INTO dbbootstrap.audit_log (stage, action, actor)
+    VALUES ('migrations', 'migration ' || :name || ' allowed to ' || :loss, :actor)
 """)
 
 
@@ -126,6 +133,12 @@ def name_of_table(context: MigrationContext) -> tuple[str, str]:
 def record(context: MigrationContext, values: dict[str, Any]) -> None:
     """Write a ledger row in the transaction in which the version row was written."""
     _connection(context).execute(_RECORD, values)
+
+
+def record_losses(context: MigrationContext, name: str, losses: Iterable[str], actor: str) -> None:
+    """Write what a revision was allowed to destroy into the audit log, in the same transaction."""
+    for loss in losses:
+        _connection(context).execute(_RECORD_LOSS, {"name": name, "loss": loss, "actor": actor})
 
 
 def _connection(context: MigrationContext) -> Connection:

@@ -72,6 +72,18 @@ class Limits:
     """Descriptors per process."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Which revisions may destroy rows."""
+
+    is_open: bool = False
+    """All of them: the database has only what its migrations have put in."""
+    refuses: bool = True
+    """False: all of them, and what they destroy is recorded."""
+    allowed: tuple[str, ...] = ()
+    """These, otherwise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One run of `upgrade heads`."""
@@ -79,6 +91,7 @@ class Job:
     project: Project
     target: Target
     limits: Limits
+    gate: Gate = field(default_factory=Gate)
     actor: str
     """Who acts, for the audit log."""
     checksums: Mapping[str, str]
@@ -135,7 +148,7 @@ class Failed:
     """The run ended with an exception."""
 
     kind: str
-    """locked | overtaken | elsewhere | module | database | code"""
+    """locked | overtaken | elsewhere | destructive | module | database | code"""
     type: str
     """Name of the exception's class."""
     text: str
@@ -203,6 +216,7 @@ def encode_job(job: Job) -> bytes:
         "project": asdict(job.project),
         "target": asdict(job.target),
         "limits": asdict(job.limits),
+        "gate": asdict(job.gate),
         "actor": job.actor,
         "checksums": dict(job.checksums),
         "files": [(path, len(content)) for path, content in job.files],
@@ -220,6 +234,7 @@ def receive_job(connection: socket.socket) -> Job:
         project=Project(**{**project, "version_locations": tuple(project["version_locations"])}),
         target=Target(**header["target"]),
         limits=Limits(**header["limits"]),
+        gate=Gate(**{**header["gate"], "allowed": tuple(header["gate"]["allowed"])}),
         actor=header["actor"],
         checksums=header["checksums"],
         files=tuple((path, _receive(connection, size)) for path, size in header["files"]),

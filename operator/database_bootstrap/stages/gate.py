@@ -1,0 +1,156 @@
+"""Gate: what pending migrations would destroy, counted before any of them runs, and whether that is wanted."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+
+from database_bootstrap import errors
+from database_bootstrap.api import v1alpha1
+from database_bootstrap.api.outcomes import StageName
+from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages.sessions import rows
+from database_bootstrap.stages.visit import Visit
+from database_bootstrap.tools import stakes
+from database_bootstrap.tools.batch import Judged, suspicions_of
+from database_bootstrap.tools.stakes import Asking, Ground, Stake
+from database_bootstrap.tools.tool import Gate, History, Options, Tool
+
+Answer = TypeVar("Answer")
+_REACHED = "all migrations applied for the first time"
+"""What the audit log says when that was so."""
+_SETTLED = """
+    SELECT EXISTS (SELECT FROM dbbootstrap.audit_log WHERE stage = 'migrations' AND action = %s)
+        OR EXISTS (SELECT FROM dbbootstrap.audit_log WHERE stage = 'connection')
+        OR EXISTS (SELECT FROM dbbootstrap.seed)
+"""
+_OURS = "SELECT name FROM dbbootstrap.migration WHERE tool = %s AND state = 'applied'"
+_OWN_PATH = "SELECT pg_catalog.current_schemas(false)::text[]"
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """What one migration would destroy."""
+
+    migration: Judged
+    stakes: tuple[Stake, ...]
+
+    def __str__(self) -> str:
+        shown = "; ".join(f"line {stake.finding.line}: {stake}" for stake in self.stakes[:_SHOWN])
+        more = f"; and {len(self.stakes) - _SHOWN} statements more" if len(self.stakes) > _SHOWN else ""
+        return f"{self.migration.path} {shown}{more}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked about: the migrations that are pending, in a session as the role."""
+
+    tool: Tool[Any]
+    source: Any
+    options: Options
+    history: History
+    pending: tuple[str, ...]
+
+
+async def ask(connection: Connection, asking: Asking[Answer]) -> Answer:
+    """Return the answer to queries that know no session."""
+    try:
+        query = next(asking)
+        while True:
+            cursor = await connection.execute(query.encode())
+            query = asking.send(await cursor.fetchall())
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    except psycopg.Error as error:
+        raise error_of(error, "count what the pending migrations would destroy") from None
+
+
+async def _risks(connection: Connection, question: Question, *, is_owner: bool) -> tuple[Risk, ...]:
+    """Return what the pending migrations would destroy; `is_owner` says that the session is the one they will run in.
+
+    Where no table has a row there is nothing to lose, and nothing is judged: a fresh database loses no time by it.
+    """
+    if question.tool.name == v1alpha1.Tool.ALEMBIC.value:
+        return ()  # Revisions are code; they are judged in the sandbox, while they run.
+    ground = Ground(path=(), ignored=frozenset(question.history.tables))
+    row = await ask(connection, stakes.occupied(ground))
+    if row is None:
+        return ()
+    judged = await asyncio.to_thread(question.tool.judge, question.source, question.pending)
+    path = await _own_path(connection) if is_owner else await ask(connection, stakes.path(question.options.schema))
+    suspicions = suspicions_of(judged, path[0] if path else question.options.schema)
+    ground = Ground(path=None if suspicions.moves_path else path)
+    found = await ask(connection, stakes.at_stake([one.finding for one in suspicions.found], ground, row))
+    of: dict[str, list[Stake]] = {}
+    for suspicion, stake in zip(suspicions.found, found, strict=True):
+        if stake.lost:
+            of.setdefault(suspicion.migration.name, []).append(stake)
+    return tuple(Risk(migration=one, stakes=tuple(of[one.name])) for one in judged if one.name in of)
+
+
+async def _own_path(connection: Connection) -> Sequence[str]:
+    ((path,),) = await rows(connection, _OWN_PATH, doing="read the search path")
+    return tuple(path)
+
+
+async def _is_first_run(visit: Visit, connection: Connection, question: Question) -> bool:
+    """Whether all that is in the database comes from a first run of ours that did not reach its end.
+
+    An application has no database before that; a history that somebody else has begun is no first run.
+    """
+    if not question.history.rows or not visit.ledger_exists or await _is_settled(connection):
+        return False
+    found = await rows(connection, _OURS, (question.tool.name,), doing="read the ledger")
+    ours = {name for (name,) in found}
+    return all(row.name in ours for row in question.history.rows if not row.rolled_back)
+
+
+async def _is_settled(connection: Connection) -> bool:
+    """Whether the migrations were through once: from then on there may be rows that no migration can bring back."""
+    ((settled,),) = await rows(connection, _SETTLED, (_REACHED,), doing="read the ledger")
+    return bool(settled)
+
+
+async def settle(visit: Visit, connection: Connection) -> None:
+    """Note in the audit log that the migrations are through, the first time that they are."""
+    if visit.ledger_exists and not await _is_settled(connection):
+        entries = [(StageName.MIGRATIONS.value, _REACHED)]
+        await ledger.record_audit(connection, str(visit.subject.owner), entries)
+
+
+async def look(visit: Visit, connection: Connection, question: Question) -> tuple[Risk, ...]:
+    """Return what the pending migrations would destroy, where that matters, over a session that only reads."""
+    if not question.pending or not question.options.refuse_destructive:
+        return ()
+    if await _is_first_run(visit, connection, question):
+        return ()
+    return await _risks(connection, question, is_owner=False)
+
+
+def check(risks: Sequence[Risk], options: Options) -> None:
+    """Raise `DestructiveMigration` for what nobody has allowed."""
+    stopped = [risk for risk in risks if risk.migration.name not in options.allow_destructive]
+    if not stopped or not options.refuse_destructive:
+        return
+    names = ", ".join(risk.migration.name for risk in stopped)
+    more = f"; and {len(stopped) - _SHOWN} migrations more" if len(stopped) > _SHOWN else ""
+    what = "; ".join(map(str, stopped[:_SHOWN]))
+    raise errors.DestructiveMigration(
+        f"Rows would be lost, so nothing of what is pending was run. {what}{more}. If that is wanted, set "
+        f"migrations.allowDestructive: [{names}] (or onDestructive: Allow, for all that will ever come); if not, take "
+        "the statements out"
+    )
+
+
+async def pass_through(visit: Visit, connection: Connection, question: Question) -> Gate:
+    """Judge once more in the session that will run the migrations; raise as `check` does."""
+    first = await _is_first_run(visit, connection, question)
+    found = () if first else await _risks(connection, question, is_owner=True)
+    check(found, question.options)
+    return Gate(is_open=first, losses={risk.migration.name: tuple(map(str, risk.stakes)) for risk in found})
