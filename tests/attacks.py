@@ -1,14 +1,15 @@
 """What hostile code would do to those around it, as data: each with the guards that stop it."""
 
-import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ NETWORK = [
     Attack(
         "connect to an abstract socket", "socket.socket(socket.AF_UNIX).connect(abstract)", landlock=6, seccomp=True
     ),
-    Attack("connect to a socket file", "socket.socket(socket.AF_UNIX).connect(folder + '/socket')", seccomp=True),
+    Attack("connect to a socket file", "socket.socket(socket.AF_UNIX).connect(file)", seccomp=True),
 ]
 PROCESSES = [
     Attack("start a process", "pid = os.fork() or os._exit(0); os.waitpid(pid, 0)", seccomp=True),
@@ -120,8 +121,10 @@ def operator(*, hidden: bool) -> Iterator[int]:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-        process.kill()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -129,19 +132,21 @@ def surroundings(folder: Path, home: Path) -> Iterator[dict[str, object]]:
     """Make what is attacked, and return where it is."""
     for name in ("token", "long", "doomed", "moving"):
         (folder / name).write_text("secret")
-    abstract = f"\0dbbootstrap-{os.getpid()}-{folder}"
+    abstract = f"\0dbbootstrap-{os.getpid()}-{uuid4()}"
     with (
+        tempfile.TemporaryDirectory() as short,
         operator(hidden=False) as victim,
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.socket(socket.AF_UNIX) as nameless,
         socket.socket(socket.AF_UNIX) as named,
     ):
-        for one, place in ((nameless, abstract), (named, str(folder / "socket"))):
+        for one, place in ((nameless, abstract), (named, f"{short}/socket")):
             one.bind(place)
             one.listen()
         yield {
             "token": str(folder / "token"), "folder": str(folder), "home": str(home), "victim": victim,
             "victim_group": os.getpgid(victim), "port": listener.getsockname()[1], "abstract": abstract,
+            "file": f"{short}/socket",
         }  # fmt: skip
 
 
@@ -149,6 +154,6 @@ def script(attacks: list[Attack], around: dict[str, object], tell: str) -> str:
     """Return Python that tries them all, and hands each name and answer to the function `tell`."""
     pairs = [(attack.name, attack.code) for attack in attacks]
     return (
-        f"{PRELUDE}\naround = json.loads({json.dumps(around)!r})\nfor name, code in {pairs!r}:\n    {tell}"
-        "(name, attempt(code, around))\n"
+        f"world = {{}}\nexec({PRELUDE!r}, world)\nfor name, code in {pairs!r}:\n"
+        f"    {tell}(name, world['attempt'](code, {around!r}))\n"
     )

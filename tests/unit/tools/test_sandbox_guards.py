@@ -105,3 +105,22 @@ def test_policy_meets_kernel(sandbox: Sandbox, abi: int, refused: str | None, to
     refusal = level.refusal(sandbox, here)
     assert refusal is None if refused is None else refused in (refusal or "")
     assert told in level.describe(sandbox, here)
+
+
+HIDING = {
+    "plan": "from database_bootstrap import cli; assert cli.main(['plan', '-f', '/nowhere']) == 2",
+    "apply": "from database_bootstrap import cli; assert cli.main(['apply', '-f', '/nowhere']) == 2",
+    "run": "from database_bootstrap import cli\n"
+    "assert cli.main(['run', '--kubeconfig', '/nowhere', '--health-address', '127.0.0.1:0']) == 2",
+    "zygote": "import os, socket; from database_bootstrap.tools.sandbox import zygote\n"
+    "ours, theirs = socket.socketpair(); ours.close()\n"
+    "sys.argv[1:] = [str(theirs.detach()), str(os.getppid()), 'confined']; zygote.main()",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux asks")
+@pytest.mark.parametrize("who", HIDING)
+def test_whoever_has_secrets_hides(who: str) -> None:
+    code = f"import ctypes, sys\n{HIDING[who]}\nprint('dumpable', ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("dumpable 0\n"), done.stderr

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +90,8 @@ def _surround(job: wire.Job, scratch: Path) -> None:
     home = str(scratch / "home")
     os.environ.clear()
     os.environ.update(kept, HOME=home, TMPDIR=home, **_environment(job, scratch))
+    # The zygote has looked for it already, and found its own.
+    tempfile.tempdir = None
     os.chdir(scratch / "project" / job.project.root)
     sys.dont_write_bytecode = True
     sys.argv = ["alembic", "upgrade", "heads"]
