@@ -115,6 +115,29 @@ async def test_legacy_is_adopted_with_its_credentials_and_nothing_else_is_change
     refused(await thief.apply(), Reason.NOT_OWNED, "shop/shop", f"dbbootstrap.io/take-over={legacy.owner.uid}")
 
 
+@pytest.mark.parametrize("admin", ["superuser"], indirect=True)
+async def test_empty_database_of_an_adopted_role_was_not_made_here(legacy: Bootstrap) -> None:
+    query_as_role(legacy, "DROP TABLE users")
+    report = await legacy.ready()
+    assert report.facts.database and report.facts.database.origin is Origin.ADOPTED
+    assert legacy.query("SELECT has_database_privilege('public', current_database(), 'CONNECT')") == [(True,)]
+
+
+@pytest.mark.parametrize("admin", ["superuser"], indirect=True)
+async def test_database_with_tables_that_a_dba_made_for_our_role_was_not_made_here(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    del bootstrap.drawer.secrets["shop-db"]
+    bootstrap.as_superuser(f'DROP DATABASE "{bootstrap.database}"')
+    bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}" OWNER "{bootstrap.role}"')
+    bootstrap.as_superuser("CREATE TABLE restored (id int)", bootstrap.database)
+    bootstrap.raw["adoption"] = "Never"
+    refused(await bootstrap.apply(), Reason.NOT_OWNED, "spec.adoption is Never")
+    del bootstrap.raw["adoption"]
+    report = await bootstrap.ready()
+    assert report.facts.role and report.facts.role.origin is Origin.CREATED
+    assert report.facts.database and report.facts.database.origin is Origin.ADOPTED
+
+
 async def test_what_is_adopted_is_taken_back_by_the_resource_made_again(legacy: Bootstrap) -> None:
     await legacy.ready()
     again = legacy.another("shop")
@@ -126,6 +149,7 @@ async def test_what_is_adopted_is_taken_back_by_the_resource_made_again(legacy: 
     assert mark and (mark.owner, mark.role_unmarked) == (again.owner, may_not_mark(again))
 
 
+@pytest.mark.parametrize("admin", ["createrole"], indirect=True)
 async def test_adoption_that_was_not_asked_for_or_is_not_proven_takes_nothing(legacy: Bootstrap) -> None:
     found = (before(legacy), comments(legacy))
     legacy.raw["adoption"] = "Never"
@@ -147,6 +171,7 @@ async def test_adoption_that_was_not_asked_for_or_is_not_proven_takes_nothing(le
 
 
 @pytest.mark.parametrize("adoption", ["WithCredentials", "Force"])
+@pytest.mark.parametrize("admin", ["superuser"], indirect=True)
 async def test_roles_with_power_are_never_adopted(legacy: Bootstrap, adoption: str) -> None:
     legacy.raw["adoption"] = adoption
     group = f"{legacy.role}_dba"
@@ -164,6 +189,7 @@ async def test_roles_with_power_are_never_adopted(legacy: Bootstrap, adoption: s
     assert mark_in(comments(legacy)[1]) is None
 
 
+@pytest.mark.parametrize("admin", ["createrole"], indirect=True)
 async def test_administrator_itself_is_never_adopted(bootstrap: Bootstrap) -> None:
     bootstrap.raw["role"] = {"name": bootstrap.admin.user, "passwordSecretRef": {"name": "own"}}
     bootstrap.raw["adoption"] = "Force"
@@ -171,6 +197,7 @@ async def test_administrator_itself_is_never_adopted(bootstrap: Bootstrap) -> No
     refused(await bootstrap.apply(), Reason.NOT_OWNED, "administrator itself")
 
 
+@pytest.mark.parametrize("admin", ["createrole"], indirect=True)
 async def test_login_without_scram_proves_nothing(legacy: Bootstrap) -> None:
     admin = {key: value.decode() for key, value in legacy.drawer.secrets["admin"].data.items()}
     legacy.drawer.put("admin", admin | {"require_auth": "scram-sha-256,none"})
@@ -219,6 +246,7 @@ async def test_role_without_its_database_is_adopted_where_a_database_can_be_made
     assert (await legacy.ready()).changes == ()
 
 
+@pytest.mark.parametrize("admin", ["createrole"], indirect=True)
 async def test_database_without_its_role_makes_no_role(legacy: Bootstrap) -> None:
     legacy.as_superuser(f'ALTER DATABASE "{legacy.database}" OWNER TO "{legacy.server.superuser}"')
     legacy.as_superuser(f'DROP OWNED BY "{legacy.role}"', legacy.database)
@@ -227,6 +255,7 @@ async def test_database_without_its_role_makes_no_role(legacy: Bootstrap) -> Non
     assert legacy.as_superuser(f"SELECT 1 FROM pg_roles WHERE rolname = '{legacy.role}'") == []
 
 
+@pytest.mark.parametrize("admin", ["createrole"], indirect=True)
 async def test_password_of_an_adopted_role_is_only_set_after_it_was_known(legacy: Bootstrap) -> None:
     legacy.migrate("SQL", {"1_bad.sql": "SELECT broken"})
     report = await legacy.apply()
@@ -237,6 +266,7 @@ async def test_password_of_an_adopted_role_is_only_set_after_it_was_known(legacy
     assert query_as_role(legacy, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.parametrize("admin", ["createrole"], indirect=True)
 async def test_seed_of_an_adopted_database_with_rows_is_adopted_too(legacy: Bootstrap) -> None:
     legacy.seed({"users.sql": "INSERT INTO users VALUES (4)"})
     report = await legacy.ready()

@@ -192,7 +192,12 @@ def reborn(shop: Bootstrap, drawer: Drawer) -> Bootstrap:
 async def test_resource_made_again_takes_its_own_back(shop: Bootstrap) -> None:
     again = reborn(shop, shop.drawer)
     report = await again.ready()
-    assert report.changes == (f'take over role "{shop.role}"', f'take over database "{shop.database}"')
+    assert report.changes == (
+        f'take over role "{shop.role}"',
+        f'take over database "{shop.database}"',
+        "take over the ledger",
+    )
+    assert again.query("SELECT uid FROM dbbootstrap.identity") == [(again.owner.uid,)]
     assert again.query("SELECT count(*) FROM users") == [(2,)]
     assert (await again.ready()).changes == ()
 
@@ -214,8 +219,13 @@ async def test_another_resource_takes_over_on_a_persons_word(shop: Bootstrap) ->
     heir.drawer.put("own", {"password": "new"})
     heir.raw = heir.raw | {"role": {"name": shop.role, "passwordSecretRef": {"name": "own"}}}
     heir.annotations = {"dbbootstrap.io/take-over": shop.owner.uid}
-    await heir.ready()
+    report = await heir.ready()
+    said = f'take over role "{shop.role}" from {shop.owner}, as a person said'
+    assert said in report.changes
+    assert (said,) in heir.query("SELECT action FROM dbbootstrap.audit_log")
     assert heir.query("SELECT count(*) FROM users") == [(2,)]
+    assert heir.query("SELECT name, uid FROM dbbootstrap.identity") == [("heir", heir.owner.uid)]
+    heir.annotations.clear()
     assert (await heir.ready()).changes == ()
     before = await shop.apply()
     assert before.trouble and before.trouble.reason is Reason.NOT_OWNED

@@ -122,7 +122,7 @@ class DatabaseStatus(StatusModel):
     incarnation: Word | None = None
     """The uuid written into the database when it was first set up: another one, or none, means other data."""
     ledger_seq: Count | None = None
-    """The last row of the operator's ledger in the database."""
+    """The number of the last row of the audit log in the database; a lower one later means a restore."""
 
 
 class ExtensionStatus(StatusModel):

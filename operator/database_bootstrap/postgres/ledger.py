@@ -1,6 +1,6 @@
 """The ledger: schema `dbbootstrap` in the target database, owned by the administrator, rows immutable."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,7 +11,9 @@ from database_bootstrap.postgres.ownership import Owner
 
 SCHEMA = "dbbootstrap"
 TABLES = ("identity", "migration", "seed", "audit_log")
-_WRITABLE = ("migration", "seed", "audit_log")
+ASIDE = "dbbootstrap_restored"
+"""Where a ledger is set aside that a restore has left owned by the role, until its rows are copied."""
+WRITABLE = ("migration", "seed", "audit_log")
 """What the role may INSERT into; `identity` is the administrator's alone."""
 
 DDL = """
@@ -97,10 +99,17 @@ class MigrationRow:
     """What it was allowed to destroy, for the audit log."""
 
 
-async def make(connection: Connection, identity: Identity, role: str, entries: Sequence[tuple[str, str]] = ()) -> None:
+async def make(
+    connection: Connection,
+    identity: Identity,
+    role: str,
+    entries: Sequence[tuple[str, str]] = (),
+    ends: Mapping[str, int] | None = None,
+) -> None:
     """Make schema, tables, grants, the identity row and the first audit entries in one transaction.
 
     As the administrator. What led to this incarnation, as a person's word, is in the log from the first moment.
+    `ends` says for each table after which number its rows begin.
     """
     row = sql.SQL(
         "INSERT INTO dbbootstrap.identity"
@@ -117,7 +126,12 @@ async def make(connection: Connection, identity: Identity, role: str, entries: S
     )
     # The statements of one message are one transaction.
     history = [_audit_entry(identity, stage, action) for stage, action in entries]
-    everything = sql.SQL(";").join([sql.SQL("CREATE SCHEMA dbbootstrap"), sql.SQL(DDL), _grants(role), row, *history])
+    starts = [
+        sql.SQL("ALTER TABLE {} ALTER COLUMN seq RESTART WITH {}").format(sql.Identifier(SCHEMA, table), end + 1)
+        for table, end in (ends or {}).items()
+    ]
+    made = [sql.SQL("CREATE SCHEMA dbbootstrap"), sql.SQL(DDL), *starts, _grants(role), row, *history]
+    everything = sql.SQL(";").join(made)
     await connection.execute(everything.as_bytes(connection))
 
 
@@ -148,8 +162,13 @@ async def system_identifier(connection: Connection) -> str | None:
     return str(answer[0]) if answer else None
 
 
+def grants(role: str) -> str:
+    """Return the grants that the role needs, as a person can run them."""
+    return _grants(role).as_string().replace(";", "; ")
+
+
 def _grants(role: str) -> sql.Composed:
-    tables = sql.SQL(", ").join(sql.Identifier(SCHEMA, table) for table in _WRITABLE)
+    tables = sql.SQL(", ").join(sql.Identifier(SCHEMA, table) for table in WRITABLE)
     return sql.SQL(
         "GRANT USAGE ON SCHEMA dbbootstrap TO {role};"
         "GRANT SELECT ON ALL TABLES IN SCHEMA dbbootstrap TO {role};"

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from database_bootstrap.api.status import ServerStatus
+from database_bootstrap.errors import AccessDenied
+from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ownership import Mark, mark_in
+from database_bootstrap.postgres.ownership import Mark, Owner, mark_in
 from database_bootstrap.stages.sessions import rows
 
 _LOCALE_BEFORE_17 = "daticulocale"
@@ -21,9 +24,15 @@ _DATABASE = """
 """
 _INSIDE = """
     SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
-           pg_catalog.to_regclass('dbbootstrap.identity') IS NOT NULL,
            (SELECT pg_catalog.json_object_agg(nspname, pg_catalog.pg_get_userbyid(nspowner))
-            FROM pg_catalog.pg_namespace)
+            FROM pg_catalog.pg_namespace),
+           (SELECT pg_catalog.json_object_agg(relname, pg_catalog.json_build_array(
+                pg_catalog.pg_get_userbyid(relowner),
+                pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
+                AND pg_catalog.has_table_privilege(c.oid, 'SELECT')))
+            FROM pg_catalog.pg_class c
+            WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')
+              AND relkind IN ('r', 'p', 'v', 'm', 'f'))
 """
 _PARAMETERS = """
     SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)),
@@ -35,6 +44,7 @@ _PARAMETERS = """
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
 _LEDGER = f"SELECT incarnation::text, cluster, namespace, name, uid, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
+_LEDGER_ASIDE = _LEDGER.replace("dbbootstrap.", f"{ledger.ASIDE}.")
 _USER_TABLES = """
     SELECT n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner)
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -104,6 +114,23 @@ class Inside:
     uid: str | None = None
     """Whose the ledger is."""
     ledger_seq: int | None = None
+    ledger_owners: frozenset[str] = frozenset()
+    """Of its schema and its tables."""
+    is_aside: bool = False
+    """There is a ledger that was set aside, and its rows are not copied yet."""
+
+    def is_ledger_of(self, owner: Owner) -> bool:
+        """Whether the ledger names this very resource, by its uid too."""
+        return (self.cluster, self.namespace, self.name, self.uid) == (
+            owner.cluster,
+            owner.namespace,
+            owner.name,
+            owner.uid,
+        )
+
+    def has_ledger_of(self, role: str) -> bool:
+        """Whether the role can do what it likes to the ledger, as after a restore that it has run itself."""
+        return role in self.ledger_owners
 
 
 async def find_database(connection: Connection, name: str) -> Database | None:
@@ -130,20 +157,43 @@ async def find_database(connection: Connection, name: str) -> Database | None:
 async def look_inside(connection: Connection) -> Inside:
     """Return what the session's database holds."""
     doing = "look into the database"
-    ((may_ask, has_ledger, schemas),) = await rows(connection, _INSIDE, doing=doing)
+    ((may_ask, schemas, tables),) = await rows(connection, _INSIDE, doing=doing)
     # Asked by itself: PostgreSQL checks the right to call a function even where the call is never reached.
     system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if may_ask else None
-    ledger = await rows(connection, _LEDGER, doing="read the ledger") if has_ledger else []
     return Inside(
         server=ServerStatus(version=_version(connection), system_identifier=system),
         parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
         schemas=schemas,
-        **(
-            dict(zip(("incarnation", "cluster", "namespace", "name", "uid", "ledger_seq"), ledger[0], strict=True))
-            if ledger
-            else {}
-        ),
+        **(await _read_ledger(connection, schemas, tables or {})),
     )
+
+
+async def _read_ledger(
+    connection: Connection, schemas: Mapping[str, str], tables: Mapping[str, tuple[str, bool]]
+) -> dict[str, Any]:
+    is_aside = ledger.ASIDE in schemas and schemas[ledger.ASIDE] == connection.info.user
+    known: dict[str, Any] = {"is_aside": is_aside}
+    if "identity" in tables:
+        known["ledger_owners"] = frozenset([schemas[ledger.SCHEMA], *(owner for owner, _ in tables.values())])
+        _check_readable(connection.info.user, tables)
+        query = _LEDGER
+    elif is_aside and ledger.SCHEMA not in schemas:
+        query = _LEDGER_ASIDE
+    else:
+        return known
+    found = await rows(connection, query, doing="read the ledger")
+    names = ("incarnation", "cluster", "namespace", "name", "uid", "ledger_seq")
+    return known | (dict(zip(names, found[0], strict=True)) if found else {})
+
+
+def _check_readable(user: str, tables: Mapping[str, tuple[str, bool]]) -> None:
+    hidden = [name for name in ledger.TABLES if name in tables and not tables[name][1]]
+    if hidden:
+        raise AccessDenied(
+            f'Role "{user}" may not read the ledger (schema dbbootstrap: {", ".join(hidden)}), as after restoring a '
+            f'dump without its rights; let the owner, "{tables[hidden[0]][0]}", or a superuser run in the database: '
+            f"{ledger.grants(user)}"
+        )
 
 
 def _version(connection: Connection) -> str:

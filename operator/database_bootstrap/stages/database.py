@@ -7,8 +7,9 @@ from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import Adoption, Spec
+from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Origin
-from database_bootstrap.stages import adoption, catalogue, creation, identity
+from database_bootstrap.stages import adoption, catalogue, creation, identity, ledger_actions
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
 from database_bootstrap.stages.authority import Authority, authority_over
@@ -28,6 +29,8 @@ class Found:
     tables: Tables | None = None
     """Only counted in a database without mark and ledger: what has tables was not made here a moment ago."""
     authority: Authority | None = None
+    may_take_ledger: bool = False
+    """It names another resource, or this one under another uid, and the administrator may correct that."""
     """Only asked for where a database is to be taken from another owner."""
 
 
@@ -50,7 +53,17 @@ async def observe(visit: Visit) -> Found:
         await _learn(visit, database, inside)
     is_unknown = database.mark is None and inside.incarnation is None
     tables = await catalogue.count_tables(session, visit.spec.role.name) if is_unknown else None
-    return Found(database=database, inside=inside, tables=tables)
+    return Found(
+        database=database,
+        inside=inside,
+        tables=tables,
+        may_take_ledger=await _may_take_ledger(visit, session, inside),
+    )
+
+
+async def _may_take_ledger(visit: Visit, session: Connection, inside: Inside) -> bool:
+    is_anothers = bool(inside.ledger_owners) and not inside.is_ledger_of(visit.subject.owner)
+    return is_anothers and await ledger_actions.may_take(visit, session)
 
 
 def _may_be_entered(visit: Visit, database: Database) -> bool:
@@ -146,6 +159,8 @@ def _compare_present(visit: Visit, found: Found, database: Database) -> Iterator
     elif not is_ours(visit, database.mark):
         is_said = was_said_to_be_ours(visit, database.mark)
         yield actions.TakeDatabase(name=database.name, comment=database.comment, is_said=is_said)
+    if found.may_take_ledger:
+        yield ledger_actions.TakeLedger()
     yield from _compare_identity(visit, database, inside)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:
@@ -183,8 +198,7 @@ def _compare_identity(visit: Visit, database: Database | None, inside: Inside) -
 
 def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:
     spec = visit.spec
-    if inside.incarnation is None:
-        yield actions.MakeLedger()
+    yield from _compare_ledger(visit, inside)
     for parameter in spec.database.parameters:
         there = inside.parameters.get(parameter.name)
         wanted = actions.elements_of(parameter.name, parameter.value)
@@ -198,6 +212,18 @@ def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:
             raise errors.SettingMismatch(
                 f'Schema "{schema}" is owned by "{owner}" instead of "{spec.role.name}"; it is left alone'
             )
+
+
+def _compare_ledger(visit: Visit, inside: Inside) -> Iterator[Action]:
+    if inside.has_ledger_of(visit.spec.role.name):
+        yield ledger_actions.SetLedgerAside()
+        yield ledger_actions.MakeLedger(incarnation=inside.incarnation)
+        yield ledger_actions.CopyLedger()
+        return
+    if inside.incarnation is None or not inside.ledger_owners:
+        yield ledger_actions.MakeLedger(incarnation=inside.incarnation)
+    if inside.is_aside:
+        yield ledger_actions.CopyLedger()
 
 
 def wanted_schemas(spec: Spec) -> tuple[str, ...]:

@@ -4,14 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import LiteralString
-from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import LocaleProvider, Spec
-from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
 from database_bootstrap.postgres.sqlstates import error_of
@@ -202,49 +200,3 @@ class CreateSchema:
     async def run(self, visit: Visit) -> None:
         statement = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.name))
         await execute(await visit.sessions.owner(), statement, doing=str(self))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeLedger:
-    """Make schema dbbootstrap with the ledger and the audit log; the database's incarnation is born here."""
-
-    def __str__(self) -> str:
-        return "create the ledger and the audit log (schema dbbootstrap)"
-
-    async def run(self, visit: Visit) -> None:
-        spec, owner = visit.spec, visit.subject.owner
-        administrator = (await visit.credentials.administrator()).user
-        await _let_in(await visit.sessions.owner(), administrator, spec.database.name)
-        incarnation = uuid4()
-        identity = ledger.Identity(
-            incarnation=incarnation, cluster=owner.cluster, namespace=owner.namespace, name=owner.name, uid=owner.uid
-        )
-        connection = await visit.sessions.administrator(spec.database.name)
-        try:
-            await ledger.make(connection, identity, spec.role.name, visit.unaudited)
-        except psycopg.errors.DuplicateSchema as error:
-            if await ledger.exists(connection):
-                raise error_of(error, str(self)) from None
-            raise errors.NotOwned(
-                'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
-                "ledger is made"
-            ) from None
-        except psycopg.Error as error:
-            raise error_of(error, str(self)) from None
-        visit.unaudited.clear()
-        visit.incarnation = str(incarnation)
-        visit.ledger_is_new = True
-
-
-async def _let_in(owner: Connection, administrator: str, database: str) -> None:
-    """Grant the administrator what it needs in the database, where it has it not: it may be no superuser."""
-    query = (
-        "SELECT bool_and(pg_catalog.has_database_privilege(%s, pg_catalog.current_database(), privilege))"
-        " FROM pg_catalog.unnest(ARRAY['CONNECT', 'CREATE']) AS privilege"
-    )
-    ((enough,),) = await rows(owner, query, (administrator,), doing="look at the administrator's rights")
-    if not enough:
-        statement = sql.SQL("GRANT CONNECT, CREATE ON DATABASE {} TO {}").format(
-            sql.Identifier(database), sql.Identifier(administrator)
-        )
-        await execute(owner, statement, doing="let the administrator in")

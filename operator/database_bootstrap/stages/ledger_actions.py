@@ -1,0 +1,168 @@
+"""What can be done to the ledger: made, taken over, and made anew where a restore left it in the role's hands."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import sql
+
+from database_bootstrap import errors
+from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages.sessions import execute, rows
+from database_bootstrap.stages.visit import Visit
+
+_LARGEST_SEQ = 2**52
+"""What the role's own rows say is not to be trusted further: a sequence at its end would take no row any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeLedger:
+    """Make schema dbbootstrap with the ledger and the audit log; the database's incarnation is born here.
+
+    Or goes on, where there was a ledger that a restore has left owned by the role.
+    """
+
+    incarnation: str | None = None
+
+    def __str__(self) -> str:
+        return "create the ledger and the audit log (schema dbbootstrap)"
+
+    async def run(self, visit: Visit) -> None:
+        spec, owner = visit.spec, visit.subject.owner
+        administrator = (await visit.credentials.administrator()).user
+        await _let_in(await visit.sessions.owner(), administrator, spec.database.name)
+        identity = ledger.Identity(
+            incarnation=_uuid(self.incarnation) if self.incarnation else uuid4(),
+            cluster=owner.cluster,
+            namespace=owner.namespace,
+            name=owner.name,
+            uid=owner.uid,
+        )
+        ends = await _ends(await visit.sessions.owner()) if self.incarnation else {}
+        connection = await visit.sessions.administrator(spec.database.name)
+        try:
+            await ledger.make(connection, identity, spec.role.name, visit.unaudited, ends)
+        except psycopg.errors.DuplicateSchema as error:
+            if await ledger.exists(connection):
+                raise error_of(error, str(self)) from None
+            raise errors.NotOwned(
+                'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
+                "ledger is made"
+            ) from None
+        except psycopg.Error as error:
+            raise error_of(error, str(self)) from None
+        visit.unaudited.clear()
+        visit.incarnation = str(identity.incarnation)
+        visit.ledger_is_new = True
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise errors.NotOwned(
+            'Schema "dbbootstrap" belongs to the role, and what it holds is no ledger of this operator; it is left '
+            "alone. Rename it, and the ledger is made"
+        ) from None
+
+
+async def _let_in(owner: Connection, administrator: str, database: str) -> None:
+    """Grant the administrator what it needs in the database, where it has it not: it may be no superuser."""
+    query = (
+        "SELECT bool_and(pg_catalog.has_database_privilege(%s, pg_catalog.current_database(), privilege))"
+        " FROM pg_catalog.unnest(ARRAY['CONNECT', 'CREATE']) AS privilege"
+    )
+    ((enough,),) = await rows(owner, query, (administrator,), doing="look at the administrator's rights")
+    if not enough:
+        statement = sql.SQL("GRANT CONNECT, CREATE ON DATABASE {} TO {}").format(
+            sql.Identifier(database), sql.Identifier(administrator)
+        )
+        await execute(owner, statement, doing="let the administrator in")
+
+
+async def _ends(owner: Connection) -> Mapping[str, int]:
+    """Return the last number of each table that is set aside, so that the new ones go on from there."""
+    ends = {}
+    for table in ledger.WRITABLE:
+        query = sql.SQL("SELECT coalesce(pg_catalog.max(seq), 0)::bigint FROM {}").format(
+            sql.Identifier(ledger.ASIDE, table)
+        )
+        ((end,),) = await rows(owner, query, doing="read the restored ledger")
+        ends[table] = min(int(end), _LARGEST_SEQ)
+    return ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLedgerAside:
+    """Rename a ledger that the role owns: a trigger that it puts there would run as whoever writes into it."""
+
+    def __str__(self) -> str:
+        return f"set the restored ledger aside, which the role owns (schema {ledger.ASIDE})"
+
+    async def run(self, visit: Visit) -> None:
+        statement = sql.SQL("ALTER SCHEMA dbbootstrap RENAME TO {}").format(sql.Identifier(ledger.ASIDE))
+        await execute(await visit.sessions.owner(), statement, doing=str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyLedger:
+    """Copy the rows of a ledger that was set aside, as the role; and say in its name, with them, that it was done."""
+
+    def __str__(self) -> str:
+        return "copy the rows of the restored ledger into the new one"
+
+    async def run(self, visit: Visit) -> None:
+        connection = await visit.sessions.owner()
+        copies = [await _copy(connection, table) for table in ledger.WRITABLE]
+        done = f"{ledger.ASIDE}_{datetime.now(UTC):%Y%m%d%H%M%S%f}"
+        rename = sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(ledger.ASIDE), sql.Identifier(done))
+        await execute(connection, *copies, rename, doing=str(self))
+
+
+async def _copy(connection: Connection, table: str) -> sql.Composed:
+    query = (
+        "SELECT attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = attrelid"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace"
+        " WHERE attnum > 0 AND NOT attisdropped AND relname = %s AND nspname IN ('dbbootstrap', %s)"
+        " GROUP BY 1 HAVING count(*) = 2 ORDER BY 1"
+    )
+    found = await rows(connection, query, (table, ledger.ASIDE), doing="look at the restored ledger")
+    columns = sql.SQL(", ").join(sql.Identifier(name) for (name,) in found)
+    return sql.SQL(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ORDER BY seq ON CONFLICT DO NOTHING"
+    ).format(sql.Identifier(ledger.SCHEMA, table), columns, columns, sql.Identifier(ledger.ASIDE, table))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeLedger:
+    """Write into the ledger whose it is now; its incarnation stays."""
+
+    def __str__(self) -> str:
+        return "take over the ledger"
+
+    async def run(self, visit: Visit) -> None:
+        owner = visit.subject.owner
+        statement = sql.SQL("UPDATE dbbootstrap.identity SET cluster = {}, namespace = {}, name = {}, uid = {}").format(
+            owner.cluster, owner.namespace, owner.name, owner.uid
+        )
+        await execute(await visit.sessions.administrator(visit.spec.database.name), statement, doing=str(self))
+
+
+_MAY_TAKE = """
+    SELECT pg_catalog.pg_get_userbyid(c.relowner) <> current_user AND NOT c.relhastriggers AND NOT c.relhasrules
+           AND pg_catalog.has_table_privilege(%s, c.oid, 'UPDATE') AND c.relkind = 'r'
+           AND pg_catalog.has_schema_privilege(%s, n.oid, 'USAGE')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'dbbootstrap' AND c.relname = 'identity'
+"""
+
+
+async def may_take(visit: Visit, session: Connection) -> bool:
+    """Return whether the administrator may write into the ledger's identity, and runs nobody's code by that."""
+    administrator = (await visit.credentials.administrator()).user
+    found = await rows(session, _MAY_TAKE, (administrator, administrator), doing="look at the ledger's rights")
+    return found == [(True,)]
