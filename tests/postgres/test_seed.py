@@ -275,8 +275,13 @@ async def test_deferred_constraint_that_fails_at_commit_is_a_failed_seed(bootstr
     bootstrap.migrate("SQL", {"1_t.sql": tables})
     bootstrap.seed({"b.sql": "INSERT INTO b VALUES (1)"})
     report = await bootstrap.apply()
-    assert report.trouble and report.trouble.verdict is Verdict.STALLED
+    assert report.trouble and (report.trouble.reason, report.trouble.verdict) == (Reason.SEED_FAILED, Verdict.STALLED)
     assert "23503" in report.trouble.message
+    for table in ("a", "b", "dbbootstrap.seed"):
+        assert bootstrap.as_superuser(f"SELECT count(*) FROM {table}", bootstrap.database) == [(0,)]
+    bootstrap.seed({"1/b.csv": "a\n1\n", "2/a.csv": "id\n1\n"})
+    await bootstrap.ready()
+    assert bootstrap.query("SELECT count(*) FROM a JOIN b ON a.id = b.a") == [(1,)]
 
 
 async def test_corrected_seed_finds_its_tables_in_the_tools_schema(bootstrap: Bootstrap) -> None:

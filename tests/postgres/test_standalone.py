@@ -382,8 +382,12 @@ def test_four_racing_processes_seed_exactly_once(shop: Shop) -> None:
     shop.spec["role"]["passwordSecretRef"] = {"name": "app", "key": "password"}
     rows = "".join(f"{number}\n" for number in range(20_000))
     shop.more[0]["data"]["3_visits.sql"] = "CREATE TABLE visits (number int);"
-    shop.more[1]["data"] = {"visits.csv": f"number\n{rows}"}
+    # It lasts, so that all four are there before the first one is through.
+    shop.more[1]["data"] = {"visits.csv": f"number\n{rows}", "wait.sql": "SELECT pg_sleep(2)"}
     shop.more.append(manifest("Secret", "app", stringData={"password": "one and the same"}))
+    seed = shop.spec.pop("seed")
+    assert shop.run("apply", "--no-secret-dir")[0] == 0
+    shop.spec["seed"] = seed
     shop.write()
     with contextlib.ExitStack() as stack:
         options = ("--no-secret-dir", "--wait", "60")
