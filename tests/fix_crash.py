@@ -19,7 +19,7 @@ FIGURES = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "walk every N-th point of the crash walk, and the critical ones; 1: every point"
-    parser.addoption("--walk", metavar="N", type=int, default=16, help=text)
+    parser.addoption("--walk", metavar="N", type=int, default=24, help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -84,8 +84,14 @@ class Case:
         return self.ready[0] == "True" and self.status["observedGeneration"] == self.body["metadata"]["generation"]
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether only a person can go on."""
+        return any(one["type"] == "Stalled" for one in self.status.get("conditions", []))
+
+    @property
     def is_half_applied(self) -> bool:
-        return self.ready[1] == "MigrationHalfApplied"
+        """Whether it waits for a person for the one reason that may be."""
+        return self.stock.alone is not None and self.ready[1] == "MigrationHalfApplied"
 
     @property
     def struck(self) -> str:
@@ -204,8 +210,8 @@ class Scene:
         self.wait(cases, lambda case: bool(case.struck) or self._is_over(case), enough=held)
 
     def wait_until_settled(self, cases: Sequence[Case]) -> None:
-        """Wait until each is ready, or says that only a person can go on where that may be."""
-        self.wait(cases, lambda case: case.is_ready or (case.stock.alone is not None and case.is_half_applied))
+        """Wait until each is ready, or says that it needs a person."""
+        self.wait(cases, lambda case: case.is_ready or case.is_stalled)
 
     def wait(
         self, cases: Sequence[Case], condition: Callable[[Case], bool], enough: Callable[[], bool] = lambda: False

@@ -21,7 +21,7 @@ CRITICAL = re.compile(
     r"CREATE (ROLE|DATABASE|SCHEMA dbbootstrap|INDEX)|COMMENT ON DATABASE|INSERT INTO dbbootstrap\.(migration|seed)"
     r"|COMMIT|POST secrets|PATCH "
 )
-"""Walked always: what writes where a second time, or none, would be seen."""
+"""What writes where a second time, or none, would be seen."""
 FAULTS_LIMIT = 10
 
 
@@ -35,7 +35,9 @@ class Walk:
     trouble: Trouble | None
     """What happens once all are held; None: each connection is cut by itself."""
     step: int = 1
-    """Every how manieth point is walked, besides those that matter most."""
+    """Every how manieth point is walked."""
+    critical_step: int = 1
+    """Every how manieth of those that matter most is walked besides."""
     offset: int = 0
     walked: Counter[tuple[str, str, Place]] = field(default_factory=Counter)
     missed: int = 0
@@ -53,10 +55,12 @@ class Walk:
         self.offset = random.randrange(self.step)
         points = list(self._points(stocks, servers))
         random.shuffle(points)
-        while points and len(self.found) < FAULTS_LIMIT:
-            batch, points = points[: len(self.scene.berths)], points[len(self.scene.berths) :]
-            self._batch(batch)
-        self._tell(time.monotonic() - began)
+        try:
+            while points and len(self.found) < FAULTS_LIMIT:
+                batch, points = points[: len(self.scene.berths)], points[len(self.scene.berths) :]
+                self._batch(batch)
+        finally:
+            self._tell(time.monotonic() - began)
         if self.found:
             pytest.fail("\n".join([f"{self.name}:", *self.found]))
 
@@ -74,11 +78,12 @@ class Walk:
         self.scene.clear(cases)
 
     def _chosen(self, stock: str, server: str, seen: Sequence[Message]) -> Iterator[Point]:
-        numbers = itertools.count(self.offset)
+        numbers, critical = itertools.count(self.offset), itertools.count(self.offset)
         # A run may send one message more than the one that was counted: the walk goes on until one does not fire.
         for number, message in enumerate([*seen, Message("beyond", answered=False)], 1):
             for place in Place if message.answered else (Place.BEFORE,):
-                if next(numbers) % self.step == 0 or CRITICAL.search(message.words):
+                matters = bool(CRITICAL.search(message.words)) and next(critical) % self.critical_step == 0
+                if next(numbers) % self.step == 0 or matters:
                     yield Point(stock=stock, server=server, number=number, place=place)
 
     def _batch(self, points: Sequence[Point]) -> None:
@@ -109,7 +114,7 @@ class Walk:
         self.found += [f"{where}: {fault}" for fault in self._ask(case)]
 
     def _ask(self, case: Case) -> list[str]:
-        return faults(self.scene, case)
+        return faults(self.scene, case) if case.is_ready else [f"needs a person: {' '.join(case.ready)}"]
 
     def _tell(self, seconds: float) -> None:
         """Say how many points were walked."""
