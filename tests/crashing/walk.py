@@ -128,4 +128,5 @@ class Walk:
             f"{self.name}: {self.walked.total()} points in {seconds:.0f} s ({chosen}; {self.missed} did not come)",
             *(f"  {tool}: {', '.join(counts)}" for tool, counts in tools.items()),
             f"  slowest way back {self.slowest:.1f} s; half-applied and cured: {self.half_applied}",
+            *(f"  WRONG: {one}" for one in self.found),
         ]
