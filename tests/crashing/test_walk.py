@@ -12,7 +12,7 @@ from crashing.scene import API, POSTGRES, Case, Scene, kill, kill_postgres
 from crashing.stock import STOCKS
 from crashing.verdict import faults
 from crashing.walk import Trouble, Walk
-from fix_operator import Operator, until
+from fix_operator import Operator
 
 pytestmark = pytest.mark.timeout(7200)
 MakeOperator = Callable[..., Operator]
@@ -60,8 +60,11 @@ def test_start_of_the_operator(
 ) -> None:
     operator = make_operator(kubeconfig=access)
     scene.proxy.start_gate = counted = Gate()
-    operator.start()
+    first = scene.begin(scene.berths[0], "SQL")
+    operator.start(ready=False)
+    scene.wait([first], lambda case: case.is_ready)
     operator.kill()
+    scene.clear([first])
     numbers = range(1 + random.randrange(step), len(counted.seen) + 2, step)
     points = list(itertools.product(numbers, Place))
     walked = 0
@@ -89,7 +92,7 @@ def _start(scene: Scene, operator: Operator, gate: Gate, case: Case) -> bool:
     if gate.cuts:
         scene.wait([case], lambda one: one.is_ready)
     else:
-        until(60, lambda: gate.fired or operator.get("/readyz")[0] == 200)
+        scene.wait([case], lambda one: gate.fired or one.is_ready)
     operator.kill()
     scene.loop.call(gate.release)
     return gate.fired
