@@ -1,7 +1,7 @@
 """A tenant: one namespace, one server, the operator as a process, and kubectl's own words."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,15 +36,19 @@ class Tenant:
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(data)}
         self.apply(body)
 
-    def admin_secret(self, **changed: str) -> None:
-        """Make the admin Secret, right or wrong."""
-        keys = {
+    @property
+    def admin_keys(self) -> dict[str, str]:
+        """Return what the admin Secret holds."""
+        return {
             "host": self.server.host,
             "port": str(self.server.port),
             "username": self.admin.user,
             "password": self.admin.password,
         }
-        self.secret("admin", keys | changed)
+
+    def admin_secret(self, **changed: str) -> None:
+        """Make the admin Secret, right or wrong."""
+        self.secret("admin", self.admin_keys | changed)
 
     def config_map(self, name: str, data: Mapping[str, str], *, watched: bool = False) -> None:
         """Make a ConfigMap, or replace what is in it."""
@@ -59,13 +63,21 @@ class Tenant:
 
     def bootstrap(self, name: str = "shop", **spec: Any) -> dict[str, Any]:
         """Apply a resource with role and database of its own, and what else is asked for."""
+        body = self._bootstrap(name, spec)
+        self.apply(body)
+        return body
+
+    def bootstraps(self, names: Iterable[str], **spec: Any) -> None:
+        """Apply many resources at once, each with role and database of its own."""
+        self.apply(*(self._bootstrap(name, spec) for name in names))
+
+    def _bootstrap(self, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         least = {
             "server": {"adminSecretRef": {"name": "admin"}},
             "role": {"name": self.unique(f"{name}_role")},
             "database": {"name": self.unique(f"{name}_db")},
         }
         body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseBootstrap", "metadata": {"name": name}}
-        self.apply(body | {"spec": least | spec})
         return body | {"spec": least | spec}
 
     def get(self, name: str = "shop") -> dict[str, Any]:

@@ -23,7 +23,8 @@ class Backoffs(Iterable[float]):
     """How long kopf waits after each failure of a call: without end, as kopf gives up the whole operator otherwise."""
 
     def __iter__(self) -> Iterator[float]:
-        for delay in (1, 1, 2, 3, 5, 8, 13, 21):
+        # An API server that restarts is found again within seconds; one that is away for long is not hurried.
+        for delay in (1, 1, 2, 3, *[4] * 60):
             yield delay * random.uniform(0.8, 1.2)  # noqa: S311 spreads, hides nothing
         while True:
             yield random.uniform(24, 36)  # noqa: S311

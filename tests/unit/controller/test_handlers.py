@@ -1,6 +1,7 @@
-"""What kopf logs of a definition that is gone is left out, and nothing else."""
+"""How kopf is set up: what it logs of a definition that is gone is left out, and it comes again soon, and for ever."""
 
 import logging
+from itertools import islice
 
 import pytest
 
@@ -24,3 +25,10 @@ def test_only_the_missing_definition_is_left_out(error: Exception | None, shown:
     about = (type(error), error, None) if error else None
     record = logging.LogRecord("kopf", logging.ERROR, "", 0, "Watcher has failed", (), about)
     assert bool(handlers.NOT_THE_MISSING_DEFINITION.filter(record)) is shown
+
+
+def test_watch_comes_again_soon_after_a_short_absence_and_never_gives_up() -> None:
+    delays = list(islice(handlers.Backoffs(), 1000))
+    assert max(delays[:60]) < 5
+    assert sum(delays[:60]) > 180
+    assert all(24 <= delay <= 36 for delay in delays[64:])
