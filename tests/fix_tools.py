@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, LiteralString
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login, Settings
+from database_bootstrap.tools import resolution
 from database_bootstrap.tools.prisma import Prisma
 from database_bootstrap.tools.sql_files import SqlFiles
 from database_bootstrap.tools.tool import Comparison, Options, Run, Tool
@@ -59,10 +61,19 @@ class Workbench:
         async with self.session(found) as connection:
             source = TOOLS[tool].load(bundle(files))
             history = await TOOLS[tool].read(connection, found)
-            pending = TOOLS[tool].compare(source, history, found).pending
-            if pending:
-                await TOOLS[tool].apply(source, pending, self.run(connection, found))
+            todo = TOOLS[tool].compare(source, history, found)
+            if todo.pending or todo.baseline:
+                run = replace(self.run(connection, found), baseline=todo.baseline)
+                await TOOLS[tool].apply(source, todo.pending, run)
         return self.applied
+
+    async def resolve(self, tool: str, files: Mapping[str, str], text: str, **options: Any) -> bool:
+        """Carry out what the annotation says, and return whether it counted."""
+        found = Options(**{"schema": "public", **options})
+        word = resolution.parse(text)
+        assert word
+        async with self.session(found) as connection:
+            return await TOOLS[tool].resolve(TOOLS[tool].load(bundle(files)), word, self.run(connection, found))
 
     @asynccontextmanager
     async def session(self, options: Options) -> AsyncIterator[Connection]:
@@ -119,9 +130,10 @@ def make_workbench(
     postgres_server: PostgresServer, make_role: Callable[[str], Login]
 ) -> Callable[[str], Awaitable[Workbench]]:
     """Return a function that makes a role's empty database, with our ledger in it."""
+    numbers = count(1)
 
     async def make(options: LiteralString = "") -> Workbench:
-        login = make_role("shop")
+        login = make_role(f"shop{next(numbers)}")
         async with await psycopg.AsyncConnection.connect(postgres_server.dsn(), autocommit=True) as connection:
             names = sql.Identifier(login.database), sql.Identifier(login.user)
             await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} ").format(*names) + sql.SQL(options))

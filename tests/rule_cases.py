@@ -217,6 +217,11 @@ CASES: tuple[Case, ...] = (
         bad=(_two_sources(102400, 102401),),
     ),
     Case(
+        message="`migrations.baseline` must not contain control characters",
+        good=({"spec.migrations.baseline": "20240101000000_the first"},),
+        bad=({"spec.migrations.baseline": "a\n"},),
+    ),
+    Case(
         message="`migrations.allowOutOfOrder[]` must not contain control characters",
         good=({"spec.migrations.allowOutOfOrder": ["20240101000000_late one"]},),
         bad=({"spec.migrations.allowOutOfOrder": ["a\n"]},),

@@ -30,9 +30,9 @@ BootstrapError
     ├── SchemaHasOtherOwner     tables exist that no migration made
     ├── DestructiveMigration    a pending migration would destroy rows, and nobody has allowed it
     ├── MigrationFailed         a migration failed
+    │   └── MigrationHalfApplied    in the middle, a part of it stayed, and only a person knows what is right
     ├── MigrationTimedOut       the run took longer than timeoutSeconds
     ├── MigrationDiverged       the applied history is not the one in the source
-    ├── MigrationHalfApplied    a migration stopped in the middle, and only a person knows what is right
     └── SeedFailed              the seed failed; nothing of it stayed
 """
 
@@ -190,6 +190,20 @@ class MigrationFailed(Stalled):
         self.line = line
         """The line in the migration's file, counted from 1."""
 
+    def with_remark(self, remark: str) -> "MigrationFailed":
+        """Return the same with a further sentence."""
+        return type(self)(
+            f"{self.message}. {remark}",
+            name=self.name,
+            sql_state=self.sql_state,
+            detail=self.detail,
+            line=self.line,
+        )
+
+
+class MigrationHalfApplied(MigrationFailed):
+    """A migration stopped in the middle of what cannot be rolled back."""
+
 
 class MigrationTimedOut(Stalled):
     """The run took longer than it may."""
@@ -197,10 +211,6 @@ class MigrationTimedOut(Stalled):
 
 class MigrationDiverged(Stalled):
     """The history in the database is not the one in the source."""
-
-
-class MigrationHalfApplied(Stalled):
-    """A migration stopped in the middle of what cannot be rolled back."""
 
 
 class SeedFailed(Stalled):

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -283,6 +283,84 @@ async def test_table_is_the_one_that_prisma_makes(
             for schema in ("ours", "theirs")
         )
         assert ours == theirs
+
+
+def shape(workbench: Workbench) -> list[tuple[Any, ...]]:
+    """Return what must be equal in rows that Prisma and we have written."""
+    return [
+        (
+            row["migration_name"],
+            row["checksum"],
+            row["applied_steps_count"],
+            row["logs"] if row["finished_at"] else None,
+            row["finished_at"] == row["started_at"] if row["finished_at"] else None,
+            row["rolled_back_at"] is not None,
+        )
+        for row in rows(workbench)
+    ]
+
+
+async def test_baseline_is_what_prisma_resolves_as_applied(
+    make_workbench: Callable[[str], Awaitable[Workbench]], make_prisma: Callable[[Workbench], PrismaCommand]
+) -> None:
+    theirs, ours = await make_workbench(""), await make_workbench("")
+    prisma = make_prisma(theirs)
+    prisma.project(files(INIT, USERS, ORDERS))
+    for workbench in (theirs, ours):
+        workbench.query("CREATE TABLE users (id SERIAL PRIMARY KEY, name TEXT)")
+    assert "P3005" in prisma.run("migrate", "deploy").stdout
+    for name in (INIT, USERS):
+        prisma.succeed("migrate", "resolve", "--applied", name)
+    assert await ours.migrate("Prisma", files(INIT, USERS), baseline=USERS) == []
+    assert shape(ours) == shape(theirs)
+    # Either goes on from what the other has adopted.
+    assert await theirs.migrate("Prisma", files(INIT, USERS, ORDERS)) == [ORDERS]
+    prisma.workbench = ours
+    assert ORDERS in prisma.succeed("migrate", "deploy")
+    assert shape(ours) == shape(theirs)
+
+
+@pytest.mark.parametrize("how", ["applied", "rolled-back"])
+async def test_person_s_word_is_what_prisma_resolves(
+    make_workbench: Callable[[str], Awaitable[Workbench]],
+    make_prisma: Callable[[Workbench], PrismaCommand],
+    how: str,
+) -> None:
+    theirs, ours = await make_workbench(""), await make_workbench("")
+    broken = files(INIT, x="CREATE TABLE a ();\nCREATE INDEX CONCURRENTLY i ON missing (id);")
+    for workbench in (theirs, ours):
+        with pytest.raises(MigrationHalfApplied, match=f"dbbootstrap.io/resolve=x={how}"):
+            await workbench.migrate("Prisma", broken)
+    prisma = make_prisma(theirs)
+    prisma.project(broken)
+    prisma.succeed("migrate", "resolve", f"--{how}", "x")
+    assert await ours.resolve("Prisma", broken, f"x={how}")
+    assert shape(ours) == shape(theirs)
+    assert not await ours.resolve("Prisma", broken, f"x={how}")
+    # What stopped is left as it is by a deploy too, until it was resolved.
+    prisma.workbench = ours
+    assert ("No pending" in prisma.run("migrate", "deploy").stdout) == (how == "applied")
+
+
+async def test_what_a_deploy_has_left_behind_is_named(
+    workbench: Workbench, make_prisma: Callable[[Workbench], PrismaCommand]
+) -> None:
+    prisma = make_prisma(workbench)
+    broken = files(INIT, x="CREATE TABLE a ();\nINSERT INTO users (id) VALUES (4111), (4111);")
+    prisma.project(broken)
+    assert prisma.run("migrate", "deploy").returncode != 0
+    with pytest.raises(MigrationHalfApplied) as caught:
+        await workbench.look("Prisma", broken)
+    assert caught.value.name == "x"
+    assert "in the column logs of its table _prisma_migrations" in caught.value.message
+    # The native engine writes the code down, and row data beside it; the one with a driver adapter does neither.
+    workbench.query("UPDATE _prisma_migrations SET logs = 'Database error code: 23505\n\nDETAIL: (id)=(4111)'")
+    with pytest.raises(MigrationHalfApplied) as caught:
+        await workbench.look("Prisma", broken)
+    assert caught.value.sql_state == "23505"
+    assert "4111" not in caught.value.message
+    assert await workbench.resolve("Prisma", broken, "x=rolled-back")
+    assert (await workbench.look("Prisma", broken)).pending == ("x",)
 
 
 @pytest.mark.parametrize(("option", "pending"), [("--applied", ()), ("--rolled-back", ("x",))])

@@ -1,9 +1,11 @@
 """Plain SQL files on a real server: the ledger is their history, and its newest row about a file is what counts."""
 
 import re
+import shlex
 
 import pytest
 
+from database_bootstrap.api import names
 from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied
 from database_bootstrap.tools.sql_files import SqlFiles, checksum_of
 from database_bootstrap.tools.tool import Options
@@ -72,10 +74,14 @@ async def test_what_a_half_applied_one_says_to_do_works(
     with pytest.raises(MigrationHalfApplied) as caught:
         await workbench.migrate("SQL", BROKEN)
     assert workbench.query("SELECT to_regclass('half')::text") == [("half",)]
-    said = re.search(r"INSERT INTO .*?\)(?= --)", caught.value.message)
+    # As a shell reads it.
+    said = re.search(rf"'{names.ANNOTATION_RESOLVE}=\S+={how}'", caught.value.message)
     assert said
-    workbench.query(said.group().replace("'applied'", f"'{how}'"))
+    (argument,) = shlex.split(said.group())
+    text = argument.removeprefix(f"{names.ANNOTATION_RESOLVE}=")
+    assert await workbench.resolve("SQL", BROKEN, text)
     assert (await workbench.look("SQL", BROKEN)).pending == pending
+    assert not await workbench.resolve("SQL", BROKEN, text)
 
 
 async def test_observer_writes_nothing(workbench: Workbench) -> None:

@@ -108,6 +108,18 @@ class MigrationsSpec(Model):
     """The schema in which the tool works and keeps its history."""
     source: SourceSpec
     """The migrations, laid out as the tool does."""
+    baseline: (
+        Annotated[
+            str,
+            Field(strict=True, min_length=1, max_length=255),
+            rules.printable("migrations.baseline"),
+        ]
+        | None
+    ) = None
+    """The migration that tables made by somebody else correspond to: all up to it is recorded as applied, and not run.
+
+    It counts only where tables are there and no migration is recorded yet.
+    """
     allow_out_of_order: Annotated[
         tuple[
             Annotated[

@@ -183,10 +183,10 @@ def migration_statement(row: MigrationRow, actor: str) -> sql.Composed:
     return sql.SQL(
         "WITH row AS (INSERT INTO dbbootstrap.migration"
         " (tool, version, name, checksum, mode, state, statements, sql_state, error)"
-        " VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}) RETURNING name, state)"
+        " VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}) RETURNING name, state, mode)"
         " INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
-        " SELECT 'migrations', 'migration ' || name || ' ' || said, {}"
-        " FROM row, pg_catalog.unnest(ARRAY[state] || {}::text[]) AS said;"
+        " SELECT 'migrations', 'migration ' || name || ' ' || said, {} FROM row, pg_catalog.unnest("
+        "ARRAY[state || CASE WHEN state = 'resolved' THEN ' as ' || mode ELSE '' END] || {}::text[]) AS said;"
     ).format(
         row.tool,
         row.version,

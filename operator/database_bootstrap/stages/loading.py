@@ -15,7 +15,7 @@ from database_bootstrap.bundles import tables
 from database_bootstrap.bundles.bundle import Bundle, File, Packed, is_table
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import passing, server_words
-from database_bootstrap.stages.migrations import settle
+from database_bootstrap.stages.tooling import settle
 from database_bootstrap.tools import scripts
 
 LARGE = 16 * 1024 * 1024

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from database_bootstrap import errors
-from database_bootstrap.api import status, v1alpha1
+from database_bootstrap.api import names, v1alpha1
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.bundles.bundle import DATA, SCRIPTS, Bundle
 from database_bootstrap.bundles.sources import bundle_of_inline
@@ -18,9 +17,11 @@ from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages import catalogue, gate
+from database_bootstrap.stages import catalogue, gate, histories, tooling
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
+from database_bootstrap.tools import resolution
+from database_bootstrap.tools.resolution import Word
 from database_bootstrap.tools.tool import Comparison, History, Options, Run, Tool
 
 _CHILD_GRACE_SECONDS = 15
@@ -33,12 +34,17 @@ class Found:
 
     source: Any
     """What the tool made of the bundle."""
-    history: History
-    comparison: Comparison
+    options: Options
+    word: Word | None
+    """A person's word on a migration that stopped in the middle, to be carried out."""
+    comparison: Comparison | None
+    """As it will be once the word is carried out; None where even then nothing can follow."""
     strangers: tuple[str, ...]
     """Tables that no migration has made, where none has run yet."""
     risks: tuple[gate.Risk, ...] = ()
     """What the pending ones would destroy."""
+    remark: str | None
+    """On an annotation that does nothing."""
 
 
 async def load(visit: Visit, stage: StageName, source: v1alpha1.SourceSpec) -> Bundle:
@@ -59,31 +65,34 @@ async def observe(visit: Visit) -> Found | None:
     spec = visit.spec.migrations
     if spec is None:
         return None
-    tool, options = visit.tools[spec.tool.value], options_of(spec)
+    tool, options = visit.tools[spec.tool.value], tooling.options_of(spec)
     bundle = await load(visit, StageName.MIGRATIONS, spec.source)
     source = visit.sources.load(tool, bundle)
     view = visit.sessions.as_role if visit.database_exists else None
-    history = await _read(tool, view, options) if view else History(table_exists=False)
+    history = await tooling.read(tool, view, options) if view else History(table_exists=False)
     strangers = await _strangers(view, history) if view else ()
     if view and strangers:
         # Another operator may have committed between the two looks: strange they are only while the history is empty.
-        history = await _read(tool, view, options)
+        history = await tooling.read(tool, view, options)
         strangers = () if history.rows else strangers
-    comparison = tool.compare(source, history, options)
-    visit.facts.migrations = status.MigrationsStatus(
-        tool=spec.tool.value,
-        current=comparison.current,
-        applied=comparison.applied,
-        pending=len(comparison.pending),
-        bundle_digest=bundle.digest,
-    )
-    question = gate.Question(tool=tool, source=source, options=options, history=history, pending=comparison.pending)
+    if options.baseline and not history.rows:
+        tool.upto(source, options.baseline)
+    if not strangers:
+        options = replace(options, baseline=None)  # There is nothing that somebody else could have made.
+    histories.note_standing(visit, tool, source, history, bundle.digest)
+    said = visit.subject.annotations.get(names.ANNOTATION_RESOLVE)
+    word = resolution.due(said, history)
+    comparison = histories.compare(visit, tool, source, history, options, word)
+    pending = comparison.pending if comparison else ()
+    question = gate.Question(tool=tool, source=source, options=options, history=history, pending=pending)
     return Found(
         source=source,
-        history=history,
+        options=options,
+        word=word,
         comparison=comparison,
-        strangers=strangers if comparison.pending else (),
-        risks=await gate.look(visit, view, question) if view and not strangers else (),
+        strangers=strangers,
+        risks=await gate.look(visit, view, question) if view and (options.baseline or not strangers) else (),
+        remark=resolution.remark(said, history),
     )
 
 
@@ -91,48 +100,38 @@ async def _strangers(view: Connection, history: History) -> tuple[str, ...]:
     """Return the tables that nobody accounts for, where no migration has run yet."""
     if history.rows:
         return ()
-    names = [".".join(table) for table in await catalogue.user_tables(view)]
-    return tuple(name for name in names if name not in history.tables)
-
-
-async def _read(tool: Tool[Any], view: Connection, options: Options) -> History:
-    try:
-        return await tool.read(view, options)
-    except psycopg.Error as error:
-        raise error_of(error, f"read the history of {tool.name}") from None
-
-
-def options_of(spec: v1alpha1.MigrationsSpec) -> Options:
-    """Return how the migrations are to run."""
-    return Options(
-        schema=spec.schema_name,
-        lock_timeout=spec.lock_timeout_seconds,
-        statement_timeout=spec.statement_timeout_seconds,
-        timeout=spec.timeout_seconds,
-        allow_out_of_order=frozenset(spec.allow_out_of_order),
-        refuse_destructive=spec.on_destructive is v1alpha1.OnDestructive.REFUSE,
-        allow_destructive=frozenset(spec.allow_destructive),
-    )
+    tables = [".".join(table) for table in await catalogue.user_tables(view)]
+    return tuple(table for table in tables if table not in history.tables)
 
 
 def compare(visit: Visit, found: Found | None) -> Sequence[Action]:
     """Return the run that applies what is pending; raise `SchemaHasOtherOwner` where somebody else makes tables."""
-    if found is None or not found.comparison.pending:
+    if found is None:
         return ()
-    if found.strangers:
+    actions: list[Action] = []
+    if found.word:
+        actions.append(histories.Resolve(source=found.source, options=found.options, word=found.word))
+    comparison = found.comparison
+    if comparison is None or not (comparison.pending or comparison.baseline):
+        return actions
+    if found.strangers and not comparison.baseline:
         raise errors.SchemaHasOtherOwner(
-            f"No migration was applied yet, and there are tables already: {_some(found.strangers)}. Somebody else "
-            "makes them (init SQL, another tool), and two owners lose data. Nothing was touched; let one go, or "
-            "move the tables"
+            f"No migration was applied yet, and there are tables already: {tooling.some(found.strangers)}. "
+            "Somebody else made them (init SQL, another tool), and two owners lose data. Nothing was touched. "
+            "Stop the other owner; then either keep the tables and name the migration that they correspond to in "
+            f"`migrations.baseline`, such as {comparison.pending[-1]}: all up to that one is recorded as applied "
+            "and not run; or move the tables out of this database, and the migrations make them"
         )
+    gate.check(found.risks, found.options)
     assert visit.spec.migrations is not None
-    gate.check(found.risks, options_of(visit.spec.migrations))
-    unread = visit.spec.migrations.tool is v1alpha1.Tool.ALEMBIC
-    return (ApplyMigrations(source=found.source, names=found.comparison.pending, are_unread=unread),)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    apply = ApplyMigrations(
+        source=found.source,
+        options=found.options,
+        names=comparison.pending,
+        baseline=comparison.baseline,
+        are_unread=visit.spec.migrations.tool is v1alpha1.Tool.ALEMBIC,
+    )
+    return [*actions, apply]
 
 
 def conclude(visit: Visit, found: Found | None) -> Conclusion:
@@ -140,10 +139,11 @@ def conclude(visit: Visit, found: Found | None) -> Conclusion:
     if found is None:
         return Conclusion(reason=Reason.NOT_REQUESTED, message="No migrations are asked for")
     comparison = found.comparison
+    assert comparison is not None
     return Conclusion(
         reason=Reason.MIGRATIONS_UP_TO_DATE,
         message=f"{comparison.applied} applied, none pending; the newest is {comparison.current}",
-        warnings=comparison.warnings,
+        warnings=comparison.warnings + ((found.remark,) if found.remark else ()),
     )
 
 
@@ -152,73 +152,47 @@ class ApplyMigrations:
     """Apply what is pending; it is looked at again under the lock, since somebody may have been faster."""
 
     source: Any
+    options: Options
     names: tuple[str, ...]
     are_unread: bool
     """They are code: what they destroy shows only while they run."""
+    baseline: tuple[str, ...] = ()
+    """What is recorded as applied before that, as its tables are there."""
 
     def __str__(self) -> str:
-        word = "migration" if len(self.names) == 1 else f"{len(self.names)} migrations"
-        unread = "; whether rows would be lost shows when they run, before they are" if self.are_unread else ""
-        return f"apply {word}: {_some(self.names)}{unread}"
+        parts = [tooling.baseline_in_words(self.baseline)] if self.baseline else []
+        if self.names:
+            word = "migration" if len(self.names) == 1 else f"{len(self.names)} migrations"
+            parts.append(f"apply {word}: {tooling.some(self.names)}")
+        if self.names and self.are_unread:
+            parts.append("whether rows would be lost shows when they run, before they are")
+        return "; ".join(parts)
 
     async def run(self, visit: Visit) -> bool:
         assert visit.spec.migrations is not None
-        tool, options = visit.tools[visit.spec.migrations.tool.value], options_of(visit.spec.migrations)
+        tool = visit.tools[visit.spec.migrations.tool.value]
         await visit.tell_progress()
         connection = await visit.sessions.owner()
         await locks.acquire(connection)
-        history = await _read(tool, connection, options)
-        pending = tool.compare(self.source, history, options).pending
-        question = gate.Question(tool=tool, source=self.source, options=options, history=history, pending=pending)
+        history = await tooling.read(tool, connection, self.options)
+        found = tool.compare(self.source, history, self.options)
+        question = gate.Question(
+            tool=tool, source=self.source, options=self.options, history=history, pending=found.pending
+        )
         passed = await gate.pass_through(visit, connection, question)
-        visit.show(_doing(tool, pending))
+        visit.show(tooling.doing(tool, found.pending))
+        run = await tooling.run_of(visit, connection, self.options, tool, found.pending, found.baseline)
         async with visit.telling():
-            run = await _run_of(visit, connection, options, tool, pending)
-            await _apply(visit, tool, self.source, pending, replace(run, gate=passed))
+            await _apply(visit, tool, self.source, found.pending, replace(run, gate=passed))
         await gate.settle(visit, connection)
         # What a session of its own sees is committed: one that an env.py led astray would see its own work.
         await visit.sessions.another()
         return NOTED
 
 
-def _doing(tool: Tool[Any], pending: Sequence[str], through: Sequence[str] = ()) -> str:
-    """Return what is being applied, for people; Alembic tells of its revisions when all are through."""
-    ahead = [name for name in pending if name not in through]
-    if tool.name == v1alpha1.Tool.ALEMBIC.value or not ahead:
-        return f"Applying {len(pending)} of Alembic's revisions: {_some(pending)}" if ahead else ""
-    return f"Applying migration {len(pending) - len(ahead) + 1} of {len(pending)}: {ahead[0]}"
-
-
-async def _run_of(
-    visit: Visit, connection: Connection, options: Options, tool: Tool[Any], pending: Sequence[str]
-) -> Run:
-    login = await visit.credentials.role()
-    assert login is not None
-
-    through: list[str] = []
-
-    async def applied(name: str) -> None:
-        through.append(name)
-        visit.show(_doing(tool, pending, through))
-        visit.changed(StageName.MIGRATIONS, f"apply migration {name}", audited=True)
-
-    return Run(
-        connection=connection,
-        login=login,
-        options=options,
-        actor=str(visit.subject.owner),
-        verify_lock=partial(locks.verify, connection),
-        applied=applied,
-    )
-
-
-async def settle(connection: Connection) -> None:
-    """Put the session back to the settings that it began with; a script made by pg_dump leaves `search_path` empty."""
-    await connection.execute("RESET SESSION AUTHORIZATION; RESET ALL")
-
-
 async def _apply(visit: Visit, tool: Tool[Any], source: Any, pending: tuple[str, ...], run: Run) -> None:
     alembic = tool.name == v1alpha1.Tool.ALEMBIC.value
+    before = visit.count_changes()
     try:
         async with asyncio.timeout(run.options.timeout + (_CHILD_GRACE_SECONDS if alembic else 0)):
             await tool.apply(source, pending, run)
@@ -228,25 +202,12 @@ async def _apply(visit: Visit, tool: Tool[Any], source: Any, pending: tuple[str,
             "a transaction is rolled back, and those before it stay"
         ) from None
     except errors.MigrationFailed as failure:
-        _note_failure(visit, failure)
+        done = visit.count_changes() - before
+        # A baseline is one change, whatever it records, and the first one.
+        histories.note_failure(visit, failure, done + len(run.baseline) - 1 if done and run.baseline else done)
         raise
     except psycopg.Error as error:
         raise error_of(error, "apply the migrations") from None
-
-
-def _note_failure(visit: Visit, failure: errors.MigrationFailed) -> None:
-    known = visit.facts.migrations
-    assert known is not None
-    done = visit.count_changes()
-    visit.facts.migrations = known.model_copy(
-        update={
-            "applied": (known.applied or 0) + done,
-            "pending": max(0, (known.pending or 0) - done),
-            "failed": status.FailedMigration(
-                name=failure.name, sql_state=failure.sql_state, message=failure.detail or None, line=failure.line
-            ),
-        }
-    )
 
 
 def owner_settings(spec: v1alpha1.MigrationsSpec | None) -> Settings:
@@ -254,7 +215,7 @@ def owner_settings(spec: v1alpha1.MigrationsSpec | None) -> Settings:
     settings = dict(session.OWNER)
     if spec is None:
         return settings
-    options = options_of(spec)
+    options = tooling.options_of(spec)
     settings["lock_timeout"] = f"{options.lock_timeout}s"
     settings["statement_timeout"] = f"{options.statement_timeout}s"
     if options.schema != "public":

@@ -12,7 +12,7 @@ from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import error_of, server_words
 from database_bootstrap.stages import catalogue, loading
-from database_bootstrap.stages.migrations import options_of
+from database_bootstrap.stages.tooling import options_of
 from database_bootstrap.stages.visit import Visit
 
 _TABLES_AT_ONCE = 100

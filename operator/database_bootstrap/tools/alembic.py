@@ -2,12 +2,12 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import psycopg
-from psycopg import sql
 
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied, SandboxUnavailable
@@ -15,29 +15,23 @@ from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.settings import Sandbox
-from database_bootstrap.tools import alembic_layout, alembic_verdict
+from database_bootstrap.tools import alembic_layout, alembic_table, alembic_verdict
 from database_bootstrap.tools.alembic_graph import Graph, read_revision
 from database_bootstrap.tools.alembic_layout import Layout
+from database_bootstrap.tools.alembic_table import Table, one, quoted
 from database_bootstrap.tools.alembic_verdict import Circumstances, Told
 from database_bootstrap.tools.batch import Judged
+from database_bootstrap.tools.migration import upto
+from database_bootstrap.tools.resolution import Word, how_often
 from database_bootstrap.tools.sandbox import Lost, Zygote, level, wire
-from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
+from database_bootstrap.tools.tool import Comparison, History, Options, Run, Standing
 
-Table = tuple[str, str]
-"""Schema and name."""
-_DEFAULT_TABLE = "alembic_version"
-_HAS_LEDGER = "SELECT pg_catalog.to_regclass('dbbootstrap.migration') IS NOT NULL"
-_FROM_LEDGER = """
-    (SELECT 'table' AS what, pg_catalog.parse_ident(version) AS words, NULL AS checksum FROM dbbootstrap.migration
-        WHERE tool = 'Alembic' AND version IS NOT NULL ORDER BY seq DESC LIMIT 1)
-    UNION ALL
-    SELECT 'half applied', ARRAY[name], checksum FROM dbbootstrap.migration AS failed
-    WHERE tool = 'Alembic' AND state = 'failed' AND NOT EXISTS (
-        SELECT FROM dbbootstrap.migration AS later
-        WHERE later.tool = failed.tool AND later.name = failed.name AND later.seq > failed.seq)
-"""
-_EXISTS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+_LINE = re.compile(r" line (\d+): ")
 _NEWEST = "SELECT coalesce(max(seq), 0) FROM dbbootstrap.migration"
+_BASELINED = """
+    SELECT EXISTS (SELECT FROM dbbootstrap.migration
+        WHERE tool = 'Alembic' AND state = 'baselined' AND name = %s AND seq > %s)
+"""
 _SINCE = "SELECT name FROM dbbootstrap.migration WHERE tool = 'Alembic' AND state = 'applied' AND seq > %s"
 _END_SESSION = """
     SELECT pg_catalog.pg_terminate_backend(l.pid, 5000)
@@ -75,8 +69,7 @@ class Alembic:
         return Source(graph=graph, layout=layout, checksums=checksums)
 
     async def read(self, connection: Connection, options: Options) -> History:
-        table, halves = await _locate(connection, options)
-        return await _history(connection, table, halves)
+        return await alembic_table.read(connection, options)
 
     def compare(self, source: Source, history: History, options: Options) -> Comparison:
         rows = tuple(row.name for row in history.rows if row.finished)
@@ -86,28 +79,51 @@ class Alembic:
                 f"The database is at revision {', '.join(unknown)}, which the source does not have: the source is "
                 "older than the database, or of another project. Nothing was run; bring the newer source back"
             )
-        pending = graph.pending(rows)
+        baseline = self.upto(source, options.baseline) if options.baseline and not history.rows else ()
+        pending = graph.pending(rows or baseline)
         if pending and (pair := graph.overlapping(rows)):
             raise MigrationDiverged(
                 f"The version table has rows {pair[0]} and {pair[1]}, of which the first contains the second; Alembic "
                 "cannot go on from there. Delete the second row, or `alembic stamp` what is true"
             )
         _refuse_half_applied(source, history, pending)
-        if pending and self._refusal is not None:
+        if (pending or baseline) and self._refusal is not None:
             raise SandboxUnavailable(f"{len(pending)} of {len(graph.revisions)} revisions are pending. {self._refusal}")
         return Comparison(
-            pending=pending, current=", ".join(sorted(rows)) or None, applied=len(graph.revisions) - len(pending)
+            pending=pending,
+            current=", ".join(sorted(rows)) or None,
+            applied=len(graph.closure(rows)),
+            baseline=baseline,
         )
 
     def judge(self, source: Source, pending: tuple[str, ...]) -> tuple[Judged, ...]:
         return ()  # They are code, and are judged while they run.
 
+    def standing(self, source: Source, history: History) -> Standing:
+        graph, rows = source.graph, [row.name for row in history.rows if row.finished]
+        current = ", ".join(sorted(rows)) or None
+        if any(row not in graph.revisions for row in rows):
+            return Standing(current=current)
+        applied = len(graph.closure(rows))
+        return Standing(current=current, applied=applied, pending=len(graph.revisions) - applied)
+
+    def upto(self, source: Source, name: str) -> tuple[str, ...]:
+        graph = source.graph
+        before = graph.closure([name]) if name in graph.revisions else ()
+        return upto([each for each in graph.pending(()) if each in before] or list(graph.heads), name)
+
+    def assume(self, source: Source, history: History, word: Word) -> History:
+        return alembic_table.assume(source.graph, history, word)
+
+    async def resolve(self, source: Source, word: Word, run: Run) -> bool:
+        return await alembic_table.resolve(source.graph, source.checksums, word, run)
+
     async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:
-        if not pending:
+        if not (pending or run.baseline):
             return
         await run.verify_lock()
         await locks.leave_to_child(run.connection)
-        table, _ = await _locate(run.connection, run.options)
+        table = await alembic_table.locate(run.connection, run.options)
         follower = _Follower(pending, run, await _newest(run.connection))
         told = follower.told
         try:
@@ -120,9 +136,10 @@ class Alembic:
         case = Circumstances(
             told=alembic_verdict.in_place(told, source.layout),
             kept=follower.reported,
-            missing=[name for name in pending if name not in present],
+            missing=[name for name in (*run.baseline[-1:], *pending) if name not in present],
             options=run.options,
             origin=f"database {run.login.database} as {run.login.user}",
+            resolved=await how_often(run.connection, self.name, told.half_applied) if told.half_applied else 0,
         )
         await _conclude(case, source, table, run)
 
@@ -143,6 +160,7 @@ class _Follower:
         self._pending = frozenset(pending)
         self._run = run
         self._newest = newest
+        self._baseline = run.baseline
 
     async def note(self, event: wire.Event) -> None:
         told = self.told
@@ -174,11 +192,15 @@ class _Follower:
                 told.ended = event
 
     async def report(self, present: frozenset[str]) -> None:
-        """Tell of those that are in the database and were not told of yet."""
+        """Tell of those that are in the database and were not told of yet, and of the baseline before them."""
+        run = self._run
+        if self._baseline and await one(run.connection, _BASELINED, (self._baseline[-1], self._newest)):
+            self._baseline = ()
+            await run.baselined()
         for name in self.told.applied:
             if name in present and name not in self.reported:
                 self.reported.append(name)
-                await self._run.applied(name)
+                await run.applied(name)
         self.told.uncovered = [each for each in self.told.uncovered if each not in present]
 
 
@@ -190,14 +212,14 @@ async def _conclude(case: Circumstances, source: Source, known: Table, run: Run)
     if isinstance(error, MigrationHalfApplied):
         name = case.told.half_applied or ""
         failed = case.told.failed
-        row = MigrationRow(tool=Alembic.name, name=name, state="failed", version=_quoted(found), mode="autocommit")
-        state, words = (failed.sql_state, failed.text) if failed else (None, None)
+        row = MigrationRow(tool=Alembic.name, name=name, state="failed", version=quoted(found), mode="autocommit")
+        state, words = (failed.sql_state, alembic_verdict.words_of(failed)) if failed else (None, None)
         row = replace(row, checksum=source.checksums.get(name), sql_state=state, error=words)
         await ledger.record_migration(run.connection, row, run.actor)
     elif error is None and not case.told.applied and found != known:
         # Somebody else has applied all, in a table that only env.py knows: remember it, or each visit would ask again.
         for name in source.graph.heads:
-            row = MigrationRow(tool=Alembic.name, name=name, state="baselined", version=_quoted(found))
+            row = MigrationRow(tool=Alembic.name, name=name, state="baselined", version=quoted(found))
             row = replace(row, checksum=source.checksums.get(name))
             await ledger.record_migration(run.connection, row, run.actor)
     if error is not None:
@@ -208,42 +230,22 @@ def _refuse_half_applied(source: Source, history: History, pending: tuple[str, .
     """Raise while a half-applied revision is neither changed nor recorded by Alembic itself."""
     for row in history.rows:
         if not row.finished and row.name in pending and row.checksum == source.checksums.get(row.name):
+            why = str(row.detail.get("error") or "its process was ended")
+            line = _LINE.search(why)
             raise MigrationHalfApplied(
-                f"Revision {row.name} stopped after a part of it was committed, and is not run again by itself: "
-                f"{alembic_verdict.HALF_APPLIED_CURE}"
+                f"Revision {row.name} stopped after a part of it was committed: {why}. It is not run again by itself. "
+                f"{alembic_verdict.next_step(row.name, row.resolved)}",
+                name=row.name,
+                sql_state=row.detail.get("state"),
+                detail=why,
+                line=int(line[1]) if line else None,
             )
-
-
-async def _locate(connection: Connection, options: Options) -> tuple[Table, tuple[Applied, ...]]:
-    """Return the version table's place, and the revisions that the ledger knows to be half applied.
-
-    env.py may name a version table of its own; the ledger has what the last run told.
-    """
-    table: Table = (options.schema, _DEFAULT_TABLE)
-    halves: list[Applied] = []
-    if await _one(connection, _HAS_LEDGER):
-        cursor = await connection.execute(_FROM_LEDGER)
-        for what, words, checksum in await cursor.fetchall():
-            if what == "half applied":
-                halves.append(Applied(name=words[0], checksum=checksum, finished=False))
-            elif await _one(connection, _EXISTS, (_quoted((words[0], words[1])),)):
-                table = (words[0], words[1])
-    return table, tuple(halves)
-
-
-async def _history(connection: Connection, table: Table, halves: tuple[Applied, ...]) -> History:
-    if not await _one(connection, _EXISTS, (_quoted(table),)):
-        return History(table_exists=False, rows=halves)
-    query = sql.SQL("SELECT version_num FROM {} ORDER BY 1").format(sql.Identifier(*table))
-    cursor = await connection.execute(query)
-    rows = tuple(Applied(name=name) for (name,) in await cursor.fetchall())
-    return History(table_exists=True, rows=(*rows, *halves), tables=(".".join(table),))
 
 
 async def _present(graph: Graph, told: Told, known: Table, run: Run) -> frozenset[str]:
     """Return what is applied, as this session sees it, which is not the child's."""
     table = (told.opened.schema, told.opened.table) if told.opened else known
-    history = await _history(run.connection, table, ())
+    history = await alembic_table.history_in(run.connection, table)
     return graph.closure(row.name for row in history.rows if row.name in graph.revisions)
 
 
@@ -256,16 +258,6 @@ async def _newest(connection: Connection) -> int:
 async def _end_session(connection: Connection, backend: int) -> None:
     with contextlib.suppress(psycopg.Error):
         await connection.execute(_END_SESSION, (backend, locks.CHILD_KEY >> 32, locks.CHILD_KEY & 0xFFFFFFFF))
-
-
-async def _one(connection: Connection, query: str, values: tuple[str, ...] = ()) -> bool:
-    cursor = await connection.execute(query, values)
-    row = await cursor.fetchone()
-    return bool(row and row[0])
-
-
-def _quoted(table: Table) -> str:
-    return sql.Identifier(*table).as_string()
 
 
 def _job(source: Source, run: Run) -> wire.Job:
@@ -291,6 +283,7 @@ def _job(source: Source, run: Run) -> wire.Job:
         gate=wire.Gate(run.gate.is_open, options.refuse_destructive, tuple(options.allow_destructive)),
         actor=run.actor,
         checksums=source.checksums,
+        baseline=run.baseline,
         files=tuple((file.path, file.content) for file in source.layout.files),
         password=login.password,
     )

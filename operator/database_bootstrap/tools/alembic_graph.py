@@ -149,6 +149,13 @@ class Graph:
                 waiting.extend(self._down[name] + self._needs[name])
         return frozenset(found)
 
+    def stamped(self, rows: Iterable[str], name: str) -> tuple[str, ...]:
+        """Return what the version table holds once this revision, which follows on these rows, is applied."""
+        present, below = tuple(rows), self.closure([name])
+        if name in self.closure(present):
+            return present
+        return (*(row for row in present if row not in below), name)
+
     def overlapping(self, rows: Iterable[str]) -> tuple[str, str] | None:
         """Return two rows of which the first already contains the second: Alembic refuses to go on from there."""
         present = list(rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from database_bootstrap import errors
 from database_bootstrap.postgres.sqlstates import TRANSIENT
 from database_bootstrap.tools.alembic_layout import Layout
+from database_bootstrap.tools.resolution import advice
 from database_bootstrap.tools.sandbox import wire
 from database_bootstrap.tools.tool import Options
 
@@ -17,10 +18,6 @@ _MADE_TWICE = ("23505", "42P07")
 _TEXT_LIMIT = 500
 """Characters of an exception's first line that are shown."""
 _CANCELLED = "57014"
-HALF_APPLIED_CURE = (
-    "look at what it has done, then either undo that and change the revision's file so that it can run as a whole, or "
-    "complete it by hand and `alembic stamp` it"
-)
 _HINTS = {
     "25001": "Put it into `with op.get_context().autocommit_block():`. ",
     "55P04": "Let env.py pass transaction_per_migration=True, so that each revision is committed before the next. ",
@@ -61,6 +58,8 @@ class Circumstances:
     options: Options
     origin: str
     """Database and role, for messages."""
+    resolved: int = 0
+    """How often a person's word on the half-applied revision has counted before."""
 
 
 def in_place(told: Told, layout: Layout) -> Told:
@@ -85,11 +84,33 @@ def error_of(case: Circumstances) -> errors.BootstrapError | None:
 
 def _half_applied(case: Circumstances, revision: str) -> errors.BootstrapError:
     failed = case.told.failed
-    why = _words(failed) if failed else "its process was ended"
+    why = words_of(failed) if failed else "its process was ended"
     return errors.MigrationHalfApplied(
         f"Revision {revision} stopped after a part of it was committed (by an autocommit_block, its own COMMIT, or an "
-        f"engine in autocommit mode): {why}. {_kept(case)} It is not run again by itself: {HALF_APPLIED_CURE}"
+        f"engine in autocommit mode): {why}. {_kept(case)} It is not run again by itself. "
+        f"{next_step(revision, case.resolved)}",
+        name=revision,
+        sql_state=failed.sql_state if failed else None,
+        detail=why,
+        line=failed.line if failed else None,
     )
+
+
+def next_step(revision: str, resolved: int) -> str:
+    """Return what a person does about a revision of which a part was committed."""
+    return (
+        f"{advice(revision, resolved)}. `alembic stamp {revision}` is as good for the first, and for the second the "
+        "revision's file, changed so that it can run as a whole"
+    )
+
+
+def words_of(failed: wire.Failed) -> str:
+    """Return what the ledger keeps of a failure."""
+    return f"{_place(failed)}{_words(failed)}"
+
+
+def _place(failed: wire.Failed) -> str:
+    return f"{failed.file}{_line(failed)}: " if failed.file else ""
 
 
 def _failed(case: Circumstances, failed: wire.Failed) -> errors.BootstrapError:

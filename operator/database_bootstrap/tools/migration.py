@@ -1,11 +1,11 @@
 """A migration that is one SQL file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from database_bootstrap.bundles.bundle import File
-from database_bootstrap.errors import BundleRejected
+from database_bootstrap.errors import BundleRejected, SpecRejected
 from database_bootstrap.tools import scripts
 from database_bootstrap.tools.batch import Judged, judged_of
 from database_bootstrap.tools.scripts import Script, Verdict, script_as
@@ -65,6 +65,15 @@ def content_of(file: File) -> bytes:
     """Return a script's bytes; raise `BundleRejected` when it is not UTF-8 text."""
     _ = file.text
     return file.content
+
+
+def upto(ordered: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return this one and all before it; raise `SpecRejected` where the baseline is not in the source."""
+    if name not in ordered:
+        raise SpecRejected(
+            f"`migrations.baseline` names {name}, which the source does not have; its newest is {ordered[-1]}"
+        )
+    return tuple(ordered[: ordered.index(name) + 1])
 
 
 def check_pending(migrations: Iterable[Migration]) -> None:

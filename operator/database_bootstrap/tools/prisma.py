@@ -5,17 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from psycopg import sql
+
 from database_bootstrap import errors
 from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ledger import MigrationRow
+from database_bootstrap.postgres.ledger import MigrationRow, migration_statement
 from database_bootstrap.tools import prisma_table
 from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.locale_order import locale_key
-from database_bootstrap.tools.migration import Migration, check_pending, content_of
+from database_bootstrap.tools.migration import Migration, check_pending, content_of, upto
 from database_bootstrap.tools.migrators import Migrator, held, put_down
+from database_bootstrap.tools.resolution import Word, advice, assume, due
 from database_bootstrap.tools.running import Job, half_applied, run_script
-from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
+from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run, Standing
 
 NAME = "Prisma"
 _SCRIPT = "migration.sql"
@@ -66,17 +69,20 @@ class Prisma:
         return await prisma_table.read(connection, options.schema)
 
     def compare(self, source: PrismaSource, history: History, options: Options) -> Comparison:
-        rows = [row for row in history.rows if not row.rolled_back]
-        for row in rows:
-            if not row.finished:
+        for row in history.rows:
+            if not (row.finished or row.rolled_back):
                 words = str(row.detail.get("words") or "a place that nobody recorded")
-                raise half_applied(row.name, words, _next_step(row.name, options.schema))
-        applied = {row.name: row for row in rows}
-        pending = [migration for migration in source.migrations if migration.name not in applied]
+                raise half_applied(row.name, words, _next_step(row.name, options.schema, row.resolved), name=row.name)
+        applied = _applied(history)
+        baseline = self.upto(source, options.baseline) if options.baseline and not history.rows else ()
+        done = applied.keys() | set(baseline)
+        pending = [migration for migration in source.migrations if migration.name not in done]
         warnings = list(_differences(source, applied))
         if pending and warnings:
             raise errors.MigrationDiverged(
-                f"{' '.join(warnings)} Before {pending[0].name} can be applied, bring them back as they were"
+                f"{' '.join(warnings)} The database has {len(applied)} applied, up to {max(applied)}, and nothing was "
+                f"run. Before {pending[0].name} can be applied, bring them back as they were when they were applied "
+                "(Git has them), and write what has changed since as a new migration"
             )
         _check_order([migration.name for migration in pending])
         check_pending(pending)
@@ -87,21 +93,51 @@ class Prisma:
             current=newest,
             applied=len(applied),
             warnings=tuple(warnings),
+            baseline=baseline,
         )
 
     def judge(self, source: PrismaSource, pending: tuple[str, ...]) -> tuple[Judged, ...]:
         files = source.by_name
         return tuple(files[name].judged for name in pending)
 
+    def standing(self, source: PrismaSource, history: History) -> Standing:
+        applied = _applied(history)
+        pending = sum(migration.name not in applied for migration in source.migrations)
+        return Standing(current=max(applied, default=None), applied=len(applied), pending=pending)
+
+    def upto(self, source: PrismaSource, name: str) -> tuple[str, ...]:
+        return upto([migration.name for migration in source.migrations], name)
+
+    def assume(self, source: PrismaSource, history: History, word: Word) -> History:
+        return assume(history, word)
+
+    async def resolve(self, source: PrismaSource, word: Word, run: Run) -> bool:
+        schema = run.options.schema
+        async with held(run.connection, Migrator.PRISMA, "Prisma"):
+            history = await prisma_table.read(run.connection, schema)
+            if due(str(word), history) != word:
+                return False
+            stuck = next(row for row in history.rows if row.name == word.name and not row.finished)
+            local = source.by_name.get(word.name)
+            checksum = local.checksum if local else stuck.checksum or ""
+            row = MigrationRow(tool=NAME, name=word.name, checksum=checksum, state="resolved", mode=word.how.value)
+            own = prisma_table.resolution(schema, word, checksum)
+            await run.connection.execute(own + migration_statement(row, run.actor))
+        return True
+
     async def apply(self, source: PrismaSource, pending: tuple[str, ...], run: Run) -> None:
         schema = run.options.schema
         async with held(run.connection, Migrator.PRISMA, _DEPLOY):
             # A deploy may have come between the look and the lock.
             history = await prisma_table.read(run.connection, schema)
-            still = set(self.compare(source, history, run.options).pending)
+            found = self.compare(source, history, run.options)
+            if found.baseline != run.baseline:
+                raise errors.MigrationInterrupted("Somebody else has begun the history meanwhile; it is read again")
             if not history.table_exists:
                 await prisma_table.make(run.connection, schema)
-            files = source.by_name
+            files, still = source.by_name, set(found.pending)
+            if run.baseline:
+                await _record_baseline([files[name] for name in run.baseline], run)
             for name in pending:
                 if name in still:
                     await run_script(run, _job_of(files[name], run))
@@ -217,6 +253,23 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
+def _applied(history: History) -> dict[str, Applied]:
+    return {row.name: row for row in history.rows if row.finished and not row.rolled_back}
+
+
+async def _record_baseline(migrations: Sequence[Migration], run: Run) -> None:
+    """Record these as `prisma migrate resolve --applied` does; one message is one transaction."""
+    statements = [
+        prisma_table.applied_by_hand(run.options.schema, migration.name, migration.checksum)
+        + migration_statement(
+            MigrationRow(tool=NAME, name=migration.name, checksum=migration.checksum, state="baselined"), run.actor
+        )
+        for migration in migrations
+    ]
+    await run.connection.execute(sql.Composed(statements))
+    await run.baselined()
+
+
 def _job_of(migration: Migration, run: Run) -> Job:
     schema, name = run.options.schema, migration.name
     losses = run.gate.losses.get(name, ())
@@ -226,13 +279,13 @@ def _job_of(migration: Migration, run: Run) -> Job:
         records=prisma_table.records_of(schema, name, migration.checksum),
         is_applied=prisma_table.is_applied(schema, name),
         alone=partial(put_down, run.connection, Migrator.PRISMA, _DEPLOY),
-        next_step=_next_step(name, schema),
+        next_step=partial(_next_step, name, schema),
     )
 
 
-def _next_step(name: str, schema: str) -> str:
+def _next_step(name: str, schema: str, resolved: int) -> str:
     """Return what a person does about a migration that stopped in the middle."""
     return (
-        f"See what of it is there. Either finish it by hand and run `prisma migrate resolve --applied {name}`, or undo "
-        f"it and run `prisma migrate resolve --rolled-back {name}` (schema {schema}); after that it is applied again"
+        f"{advice(name, resolved)} (schema {schema}). `prisma migrate resolve --applied {name}` and "
+        f"`prisma migrate resolve --rolled-back {name}` do the same"
     )

@@ -1,5 +1,6 @@
 """Prisma's own table: `_prisma_migrations`, read and written as its schema engine does."""
 
+import re
 from functools import partial
 from uuid import uuid4
 
@@ -8,12 +9,14 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.tools.migrators import Migrator, quiet
+from database_bootstrap.tools.resolution import How, Word, count
 from database_bootstrap.tools.running import Records
 from database_bootstrap.tools.tool import Applied, History
 
 TABLE = "_prisma_migrations"
 _MARK = "dbbootstrap: "
 """Begins the logs that we write; Prisma's own hold the failed statement and row data, and are not shown."""
+_THEIR_STATE = re.compile(r"Database error code: ([0-9A-Z]{5})\b")
 _NEXT_SCHEMA = "prisma_contract"
 
 # schema-engine/connectors/sql-schema-connector/src/flavour/postgres.rs in prisma/prisma-engines.
@@ -52,6 +55,25 @@ def records_of(schema: str, name: str, checksum: str) -> Records:
     )
 
 
+def applied_by_hand(schema: str, name: str, checksum: str) -> sql.Composed:
+    """Return what `migrate resolve --applied` inserts."""
+    return sql.SQL(
+        "INSERT INTO {table} (id, checksum, migration_name, logs, started_at, finished_at, applied_steps_count)"
+        " SELECT {id}, {checksum}, {name}, '', moment, moment, 0 FROM pg_catalog.clock_timestamp() AS moment;"
+    ).format(table=sql.Identifier(schema, TABLE), id=str(uuid4()), checksum=checksum, name=name)
+
+
+def resolution(schema: str, word: Word, checksum: str) -> sql.Composed:
+    """Return what `migrate resolve` writes about a migration that began and did not end."""
+    roll_back = sql.SQL(
+        "UPDATE {} SET rolled_back_at = pg_catalog.clock_timestamp()"
+        " WHERE migration_name = {} AND finished_at IS NULL AND rolled_back_at IS NULL;"
+    ).format(sql.Identifier(schema, TABLE), word.name)
+    if word.how is How.ROLLED_BACK:
+        return roll_back
+    return roll_back + applied_by_hand(schema, word.name, checksum)
+
+
 def is_applied(schema: str, name: str) -> sql.Composed:
     """Return a query that gives a row when the migration is applied."""
     return sql.SQL(
@@ -77,7 +99,7 @@ async def read(connection: Connection, schema: str) -> History:
     if not table_exists:
         return History(table_exists=False, tables=tables)
     rows = await quiet(connection, partial(_rows, connection, schema), Migrator.US, Migrator.PRISMA)
-    return History(table_exists=True, rows=rows, tables=tables)
+    return History(table_exists=True, rows=await count(connection, "Prisma", rows), tables=tables)
 
 
 async def _rows(connection: Connection, schema: str) -> tuple[Applied, ...]:
@@ -94,7 +116,14 @@ async def _rows(connection: Connection, schema: str) -> tuple[Applied, ...]:
 
 
 def _detail(logs: str | None) -> dict[str, str]:
-    return {"words": logs.removeprefix(_MARK)} if logs and logs.startswith(_MARK) else {}
+    """Return what may be shown of the logs: our own words, or where Prisma's own are, and the SQLSTATE in them."""
+    if not logs:
+        return {}
+    if logs.startswith(_MARK):
+        return {"words": logs.removeprefix(_MARK)}
+    state = _THEIR_STATE.search(logs)
+    words = "what Prisma has noted in the column logs of its table _prisma_migrations"
+    return {"words": f"{words} (SQLSTATE {state[1]})" if state else words}
 
 
 async def make(connection: Connection, schema: str) -> None:

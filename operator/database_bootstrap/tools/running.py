@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
+from database_bootstrap.tools import resolution
 from database_bootstrap.tools.scripts import Mode, Script, line_of
 from database_bootstrap.tools.sending import Failure, send, single, whole
 from database_bootstrap.tools.tool import Run
@@ -37,6 +39,9 @@ _BEGIN = f"{locks.HELD.as_string()}; BEGIN; "
 _SETTLE = sql.SQL("RESET SESSION AUTHORIZATION; RESET ALL; ")
 """Before our records: a script made by pg_dump leaves search_path empty, another one a different role."""
 _NOTHING = sql.SQL("")
+_LINE = re.compile(r"statement \d+ of \d+ line (\d+)")
+_STATE = re.compile(r"\(SQLSTATE ([0-9A-Z]{5})\)")
+"""In the words that `_stuck` writes down: a tool's own table has no other place for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +68,8 @@ class Job:
     records: Records = field(default_factory=Records)
     is_applied: sql.Composed
     """A query that gives a row when somebody has applied it meanwhile."""
-    next_step: str
-    """What a person does when it stopped half-way."""
+    next_step: Callable[[int], str]
+    """What a person does when it stopped half-way; a person's word has counted so often before."""
     alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around statements that run alone: what must not be held meanwhile is put down."""
 
@@ -111,7 +116,8 @@ async def _attempt(run: Run, job: Job) -> None:
         raise locks.lost()
     if connection.info.transaction_status != pq.TransactionStatus.INTRANS:
         raise errors.MigrationHalfApplied(
-            f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step}"
+            f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step(0)}",
+            name=job.row.name,
         )
     row = replace(job.row, state="applied", mode=script.mode, statements=script.count)
     records = ledger.migration_statement(row, run.actor) + job.records.whole
@@ -232,21 +238,30 @@ async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     row = replace(
         job.row, state="failed", mode=job.script.mode, statements=failure.done, sql_state=failure.state or None
     )
+    resolved = 0
     try:
         await _roll_back(run.connection)
         await run.connection.execute(_SETTLE)
+        resolved = await resolution.how_often(run.connection, job.row.tool, job.row.name)
         invalid = await _invalid_indexes(run.connection)
         if invalid:
             words += f"; INVALID indexes: {', '.join(invalid)}"
         await _record(run, job.records.fail(words), replace(row, error=words))
     except psycopg.Error:
         words += "; the connection then broke off"
-    return half_applied(job.script.path, words, job.next_step)
+    return half_applied(job.script.path, words, job.next_step(resolved), name=job.row.name)
 
 
-def half_applied(path: str, words: str, next_step: str) -> errors.MigrationHalfApplied:
+def half_applied(path: str, words: str, next_step: str, *, name: str) -> errors.MigrationHalfApplied:
     """Return the error for a migration that stopped in the middle: the same words now and on every later visit."""
-    return errors.MigrationHalfApplied(f"{path} stopped in the middle, at {words}. {next_step}")
+    line, state = _LINE.match(words), _STATE.search(words)
+    return errors.MigrationHalfApplied(
+        f"{path} stopped in the middle, at {words}. What ran before that may have stayed. {next_step}",
+        name=name,
+        sql_state=state[1] if state else None,
+        detail=words,
+        line=int(line[1]) if line else None,
+    )
 
 
 async def _invalid_indexes(connection: Connection) -> list[str]:

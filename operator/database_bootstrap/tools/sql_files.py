@@ -4,7 +4,7 @@ import hashlib
 import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -13,13 +13,15 @@ from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.bundles.bundle import Bundle, File
+from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools.batch import Judged
-from database_bootstrap.tools.migration import Migration, check_pending, content_of
+from database_bootstrap.tools.migration import Migration, check_pending, content_of, upto
 from database_bootstrap.tools.migrators import Migrator, quiet
+from database_bootstrap.tools.resolution import Word, advice, assume, count, due
 from database_bootstrap.tools.running import Job, half_applied, run_script
-from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run
+from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run, Standing
 
 NAME = "SQL"
 _FILE_NAME = re.compile(r"[Vv]?([0-9]+(?:[._][0-9]+)*)_{1,2}(.+?)(\.up)?\.sql")
@@ -79,17 +81,18 @@ class SqlFiles:
         exists = await (await connection.execute(_LEDGER)).fetchone()
         if exists is None or not exists[0]:
             return History(table_exists=False)
-        return History(table_exists=True, rows=await quiet(connection, partial(_rows, connection), Migrator.US))
+        rows = await quiet(connection, partial(_rows, connection), Migrator.US)
+        return History(table_exists=True, rows=await count(connection, NAME, rows))
 
     def compare(self, source: SqlSource, history: History, options: Options) -> Comparison:
-        rows = [row for row in history.rows if not row.rolled_back]
-        for row in rows:
-            if not row.finished:
+        for row in history.rows:
+            if not (row.finished or row.rolled_back):
                 words = str(row.detail.get("error") or "a place that nobody recorded")
-                raise half_applied(row.name, words, _next_step(row.name))
-        applied = {PurePosixPath(row.name).name: row for row in rows}
+                raise half_applied(row.name, words, advice(row.name, row.resolved), name=row.name)
+        applied = _applied(history)
         _check_applied(source, applied)
-        pending = [file for file in source.files if file.name not in applied]
+        baseline = self.upto(source, options.baseline) if options.baseline and not history.rows else ()
+        pending = [file for file in source.files if file.name not in applied and file.name not in baseline]
         newest = max((file for file in source.files if file.name in applied), key=lambda f: f.version, default=None)
         _check_order(pending, newest, options.allow_out_of_order)
         check_pending(file.migration for file in pending)
@@ -97,14 +100,39 @@ class SqlFiles:
             pending=tuple(file.name for file in pending),
             current=newest.name if newest else None,
             applied=len(applied),
+            baseline=baseline,
         )
 
     def judge(self, source: SqlSource, pending: tuple[str, ...]) -> tuple[Judged, ...]:
         files = source.by_name
         return tuple(files[name].migration.judged for name in pending)
 
+    def standing(self, source: SqlSource, history: History) -> Standing:
+        applied = _applied(history)
+        done = [file.name for file in source.files if file.name in applied]
+        return Standing(current=done[-1] if done else None, applied=len(applied), pending=len(source.files) - len(done))
+
+    def upto(self, source: SqlSource, name: str) -> tuple[str, ...]:
+        ordered = [file.name for file in source.files]
+        return upto(ordered, f"{name}.sql" if f"{name}.sql" in ordered else name)
+
+    def assume(self, source: SqlSource, history: History, word: Word) -> History:
+        return assume(history, word)
+
+    async def resolve(self, source: SqlSource, word: Word, run: Run) -> bool:
+        if due(str(word), await self.read(run.connection, run.options)) != word:
+            return False
+        local = source.by_name.get(word.name)
+        row = MigrationRow(tool=NAME, name=word.name, state="resolved", mode=word.how.value)
+        await ledger.record_migration(
+            run.connection, replace(row, checksum=local.migration.checksum if local else None), run.actor
+        )
+        return True
+
     async def apply(self, source: SqlSource, pending: tuple[str, ...], run: Run) -> None:
         files = source.by_name
+        if run.baseline:
+            await _record_baseline([files[name] for name in run.baseline], run)
         for name in pending:
             await run_script(run, _job_of(files[name], run))
 
@@ -167,7 +195,7 @@ def _check_applied(source: SqlSource, applied: Mapping[str, Applied]) -> None:
     if missing:
         raise errors.MigrationDiverged(
             f"The database has migrations that the source does not have: {_listed(missing)}. The source is older than "
-            "the database, or files were renamed or removed: bring them back"
+            "the database, or files were renamed or removed. Nothing was run; bring them back"
         )
     edited = [
         file.name
@@ -176,8 +204,8 @@ def _check_applied(source: SqlSource, applied: Mapping[str, Applied]) -> None:
     ]
     if edited:
         raise errors.MigrationDiverged(
-            f"Applied migrations were edited: {_listed(edited)}. Put back what they were, and write the change as a "
-            "new migration"
+            f"Applied migrations were edited: {_listed(edited)}. Nothing was run; put back what they were, "
+            "and write the change as a new migration"
         )
 
 
@@ -189,8 +217,8 @@ def _check_order(pending: Sequence[VersionedFile], newest: VersionedFile | None,
     ]
     if late:
         raise errors.MigrationDiverged(
-            f"Older than what is applied already ({newest.name if newest else ''}): {_listed(late)}. Give them a newer "
-            "version, or name them in allowOutOfOrder"
+            f"Older than what is applied already ({newest.name if newest else ''}): {_listed(late)}. Nothing was "
+            "run; give them a newer version, or name them in `migrations.allowOutOfOrder`"
         )
 
 
@@ -199,33 +227,31 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
+def _applied(history: History) -> dict[str, Applied]:
+    rows = (row for row in history.rows if row.finished and not row.rolled_back)
+    return {PurePosixPath(row.name).name: row for row in rows}
+
+
+async def _record_baseline(files: Sequence[VersionedFile], run: Run) -> None:
+    """Record these as made by somebody else; one message is one transaction."""
+    statements = [ledger.migration_statement(_row_of(file, "baselined"), run.actor) for file in files]
+    await run.connection.execute(sql.Composed(statements))
+    await run.baselined()
+
+
+def _row_of(file: VersionedFile, state: str) -> MigrationRow:
+    version = ".".join(str(number) for number in file.version)
+    return MigrationRow(tool=NAME, name=file.name, version=version, checksum=file.migration.checksum, state=state)
+
+
 def _job_of(file: VersionedFile, run: Run) -> Job:
     migration = file.migration
-    version = ".".join(str(number) for number in file.version)
     return Job(
         script=migration.script,
-        row=MigrationRow(
-            tool=NAME,
-            name=migration.name,
-            version=version,
-            checksum=migration.checksum,
-            state="running",
-            losses=run.gate.losses.get(migration.name, ()),
-        ),
+        row=replace(_row_of(file, "running"), losses=run.gate.losses.get(migration.name, ())),
         is_applied=sql.SQL(
             "SELECT FROM (SELECT state FROM dbbootstrap.migration WHERE tool = 'SQL' AND name = {} ORDER BY seq DESC"
             " LIMIT 1) AS newest WHERE state = 'applied'"
         ).format(migration.name),
-        next_step=_next_step(migration.name),
-    )
-
-
-def _next_step(name: str) -> str:
-    """Return what a person does about a migration that stopped in the middle."""
-    insert = sql.SQL(
-        "INSERT INTO dbbootstrap.migration (tool, name, state, mode) VALUES ('SQL', {}, 'resolved', 'applied')"
-    ).format(name)
-    return (
-        f"See what of {name} is there. Either finish it by hand, or undo it; then say so, as the role: "
-        f"{insert.as_string(None)} -- or 'rolled-back', and it is run again"
+        next_step=partial(advice, migration.name),
     )

@@ -2,15 +2,22 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Login
 from database_bootstrap.tools.batch import Judged
 
+if TYPE_CHECKING:
+    from database_bootstrap.tools.resolution import Word
+
 Source = TypeVar("Source")
 """What a tool makes of a bundle."""
+
+
+async def _nobody() -> None:
+    """Be told, and do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +34,8 @@ class Options:
     refuse_destructive: bool = True
     allow_destructive: frozenset[str] = frozenset()
     """Migrations that may destroy data all the same."""
+    baseline: str | None = None
+    """The migration up to which all is in the database already, made by somebody else; for an empty history only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,8 @@ class Applied:
     finished: bool = True
     """False: it began, and neither ended nor was declared rolled back."""
     rolled_back: bool = False
+    resolved: int = 0
+    """How often a person's word on it has counted; known of one that did not end."""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -64,6 +75,18 @@ class Comparison:
     applied: int
     """How many are applied."""
     warnings: tuple[str, ...] = ()
+    baseline: tuple[str, ...] = ()
+    """What is to be recorded as applied first, in order, without running it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a database is, as far as that is known; also where nothing can follow."""
+
+    current: str | None = None
+    applied: int | None = None
+    pending: int | None = None
+    """Those of the source that are not applied, whether or not they can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +115,10 @@ class Run:
     """Raises `LockHeld` when the advisory lock is no longer ours; to be called before each migration."""
     applied: Callable[[str], Awaitable[None]]
     """To be awaited after each migration that is committed: progress, and one entry in the list of changes."""
+    baseline: tuple[str, ...] = ()
+    """What the tool records as applied before it applies anything."""
+    baselined: Callable[[], Awaitable[None]] = _nobody
+    """To be awaited once that is committed."""
 
 
 class Tool(Protocol[Source]):
@@ -114,6 +141,22 @@ class Tool(Protocol[Source]):
 
     def judge(self, source: Source, pending: tuple[str, ...]) -> tuple[Judged, ...]:
         """Return what these do to what is there, as far as their text says so; pure, and may take a second."""
+        ...
+
+    def standing(self, source: Source, history: History) -> Standing:
+        """Return how far the database is; pure; raises nothing, whatever the history looks like."""
+        ...
+
+    def upto(self, source: Source, name: str) -> tuple[str, ...]:
+        """Return this migration and all before it, in order; pure; raise `SpecRejected` for one that is not there."""
+        ...
+
+    def assume(self, source: Source, history: History, word: "Word") -> History:
+        """Return the history as a person's word will leave it; pure; raise `MigrationDiverged` where it cannot be."""
+        ...
+
+    async def resolve(self, source: Source, word: "Word", run: Run) -> bool:
+        """Write a person's word down, in one transaction; False where it does not count any more."""
         ...
 
     async def apply(self, source: Source, pending: tuple[str, ...], run: Run) -> None:

@@ -52,6 +52,18 @@ def test_heads_and_pending_are_those_of_alembic(nodes: list[Revision], data: st.
 
 
 @given(histories())
+def test_rows_are_always_what_no_other_applied_revision_contains(nodes: list[Revision]) -> None:
+    graph = Graph(nodes)
+    rows: tuple[str, ...] = ()
+    for count, name in enumerate(graph.pending(()), start=1):
+        rows = graph.stamped(rows, name)
+        assert len(graph.closure(rows)) == count
+        assert graph.overlapping(rows) is None
+        assert graph.stamped(rows, name) == rows
+    assert sorted(rows) == sorted(graph.heads)
+
+
+@given(histories())
 def test_every_pending_revision_comes_after_what_it_needs(nodes: list[Revision]) -> None:
     done: set[str] = set()
     for name in Graph(nodes).pending(()):

@@ -158,7 +158,8 @@ def test_half_applied_one_stops_with_the_next_step() -> None:
     with pytest.raises(MigrationHalfApplied) as caught:
         compare(source("1_it's.sql"), row)
     assert "statement 2 of 3 line 4: no" in caught.value.message
-    assert "VALUES ('SQL', '1_it''s.sql', 'resolved', 'applied')" in caught.value.message
+    assert """'dbbootstrap.io/resolve=1_it'"'"'s.sql=applied'""" in caught.value.message
+    assert (caught.value.name, caught.value.line) == ("1_it's.sql", 4)
 
 
 def test_one_that_was_rolled_back_by_hand_is_pending_again() -> None:

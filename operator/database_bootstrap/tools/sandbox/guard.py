@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from alembic.runtime.migration import MigrationContext, _ProxyTransaction
+from alembic.runtime.migration import MigrationContext, StampStep, _ProxyTransaction
 from sqlalchemy import Engine, event
 
 from database_bootstrap.tools.sandbox import gate, session, wire
@@ -35,6 +35,7 @@ class Guard:
         self._uncovered: list[str] = []
         self._in_upgrade = False
         self._gate = gate.Gate(job.gate)
+        self._stamping = False
         self.running: str | None = None
         """The revision that runs, or ran last."""
 
@@ -88,6 +89,11 @@ class Guard:
         assert steps is not None
 
         def followed(heads: Any, context: MigrationContext) -> Iterable[Any]:
+            if self._job.baseline and not heads:
+                self._stamping = True
+                yield _stamp(context, self._job.baseline[-1])
+                heads = self._job.baseline[-1:]
+                self._stamping = False
             for step in steps(heads, context):
                 self.running = step.revision.revision
                 self._emit(wire.Running(step.revision.revision))
@@ -103,18 +109,25 @@ class Guard:
 
     def _applied(self, *, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
         """Record the revision whose version row was just written; alembic calls it in the same transaction."""
+        self._heads = set(heads)
+        if self._stamping:
+            for each in self._job.baseline:
+                self._record(ctx, each, {"mode": None, "state": "baselined"})
+            return
         revision = self.running
         assert revision is not None
         self._in_upgrade = False
-        self._heads = set(heads)
-        schema, table = self._table
-        row = {"schema": schema, "table": table, "name": revision, "checksum": self._job.checksums.get(revision)}
-        row |= {"actor": self._job.actor}
-        session.record(ctx, row | {"mode": "autocommit" if revision in self._uncovered else "transaction"})
+        mode = "autocommit" if revision in self._uncovered else "transaction"
+        self._record(ctx, revision, {"mode": mode, "state": "applied"})
         session.record_losses(ctx, revision, self._gate.losses, self._job.actor)
         self._gate.losses.clear()
         self._uncommitted.append(revision)
         self._emit(wire.Applied(revision))
+
+    def _record(self, context: MigrationContext, revision: str, values: dict[str, Any]) -> None:
+        schema, table = self._table
+        row = {"schema": schema, "table": table, "name": revision, "checksum": self._job.checksums.get(revision)}
+        session.record(context, row | values | {"actor": self._job.actor})
 
     @contextmanager
     def _within(self, context: MigrationContext, inner: AbstractContextManager[Any, Any], again: bool) -> Iterator[Any]:
@@ -153,3 +166,10 @@ class Guard:
         session.lock_table(context)
         if set(context.get_current_heads()) != self._heads:
             raise Refused("overtaken", "another Alembic has migrated this database at the same time")
+
+
+def _stamp(context: MigrationContext, revision: str) -> StampStep:
+    """Return what `alembic stamp` does in a version table without a row."""
+    environment = context.environment_context
+    assert environment is not None
+    return StampStep((), revision, True, True, environment.script.revision_map)

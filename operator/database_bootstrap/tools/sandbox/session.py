@@ -48,11 +48,11 @@ _RECORD = text("""
     WITH row AS (
         INSERT INTO dbbootstrap.migration (tool, version, name, checksum, mode, state)
         VALUES ('Alembic', pg_catalog.quote_ident(:schema) || '.' || pg_catalog.quote_ident(:table), :name, :checksum,
-            :mode, 'applied')
-        RETURNING name
+            :mode, :state)
+        RETURNING name, state
     )
     INSERT INTO dbbootstrap.audit_log (stage, action, actor)
-    SELECT 'migrations', 'migration ' || name || ' applied', :actor FROM row
+    SELECT 'migrations', 'migration ' || name || ' ' || state, :actor FROM row
 """)
 
 

@@ -96,6 +96,8 @@ class Job:
     """Who acts, for the audit log."""
     checksums: Mapping[str, str]
     """Revision → checksum of its file, for the ledger."""
+    baseline: tuple[str, ...] = ()
+    """What is in the database although no history says so, in order: where there is none, the last one is stamped."""
     files: tuple[tuple[str, bytes], ...] = field(repr=False)
     password: str = field(repr=False)
 
@@ -219,6 +221,7 @@ def encode_job(job: Job) -> bytes:
         "gate": asdict(job.gate),
         "actor": job.actor,
         "checksums": dict(job.checksums),
+        "baseline": job.baseline,
         "files": [(path, len(content)) for path, content in job.files],
     }
     encoded = json.dumps(header).encode()
@@ -237,6 +240,7 @@ def receive_job(connection: socket.socket) -> Job:
         gate=Gate(**{**header["gate"], "allowed": tuple(header["gate"]["allowed"])}),
         actor=header["actor"],
         checksums=header["checksums"],
+        baseline=tuple(header["baseline"]),
         files=tuple((path, _receive(connection, size)) for path, size in header["files"]),
         password="",
     )
