@@ -117,6 +117,18 @@ async def test_requested_visit_is_made_and_acknowledged(stage: Stage) -> None:
     await settled(stage, 2)
 
 
+async def test_requested_visit_is_made_of_a_resource_that_waits_for_a_person_too(stage: Stage) -> None:
+    stalled = stopped(Verdict.STALLED, Reason.MIGRATION_HALF_APPLIED, "2_log.sql stopped in the middle.")
+    stage.line.play = says(stalled, all_done())
+    stage.create()
+    await soon(lambda: stage.ready() == ("False", "MigrationHalfApplied"))
+    assert len(stage.line.visits) == 1
+    stage.patch({"metadata": {"annotations": {REQUESTED: "wednesday"}}})
+    await soon(lambda: stage.ready() == ("True", "Succeeded"))
+    assert stage.get()["status"]["lastHandledReconcileAt"] == "wednesday"
+    await settled(stage, 2)
+
+
 async def test_status_that_somebody_else_wiped_is_written_again(stage: Stage, status_watch: StatusWatch) -> None:
     status_watch.excuse(stage.namespace, "shop")
     stage.create()

@@ -438,3 +438,24 @@ async def test_alembic_at_the_same_moment_ends_well_too(
     assert process.returncode == 0, output
     assert (await run).pending == ()
     assert loose_shop.ask("SELECT version_num FROM alembic_version") == ["r005"]
+
+
+async def test_concurrent_index_waits_for_a_long_transaction_of_the_application(shop: Shop) -> None:
+    """Longer than lockTimeoutSeconds: it keeps nobody else waiting meanwhile, and given up it would be INVALID."""
+    await shop.apply(projects.chain(projects.FIVE[:2]))
+    body = (
+        "with op.get_context().autocommit_block():\n"
+        "    op.create_index('slow', 'customer', ['name'], postgresql_concurrently=True)\n"
+        "op.execute(\"CREATE TABLE seen AS SELECT current_setting('lock_timeout')\")"
+    )
+    files = projects.chain(projects.FIVE[:3], r003=body)
+    async with await session.connect(shop.login, session.OWNER) as application:
+        async with application.transaction():
+            await application.execute("INSERT INTO customer (name) VALUES ('Eve')")
+            run = asyncio.create_task(shop.apply(files, replace(OPTIONS, lock_timeout=1)))
+            waits = "SELECT 1 FROM pg_locks WHERE locktype IN ('virtualxid', 'transactionid') AND NOT granted"
+            await until(lambda: shop.ask(waits) != [], run)
+            await asyncio.sleep(1.5)
+        assert (await run).pending == ()
+    assert shop.ask("SELECT indisvalid FROM pg_index WHERE indexrelid = 'slow'::regclass") == ["t"]
+    assert shop.ask("SELECT * FROM seen") == ["1s"]

@@ -377,3 +377,50 @@ async def test_half_applied_one_is_resolved_with_prisma(
     assert "P3009" in refused.stdout
     prisma.succeed("migrate", "resolve", option, "x")
     assert (await workbench.look("Prisma", broken)).pending == pending
+
+
+WAITS_FOR_THE_GATE = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'other.gate'::regclass"
+DEPLOY_WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["we-are-first", "deploy-is-first"])
+async def test_deploy_at_the_same_moment_ends_well_too(
+    workbench: Workbench, make_prisma: Callable[[Workbench], PrismaCommand], ours: bool
+) -> None:
+    """Whoever is first stands before a locked table, in the middle of a migration, until the other one is there."""
+    workbench.query("CREATE SCHEMA other")
+    workbench.query("CREATE TABLE other.gate (id int)")
+    project = files(INIT, USERS, ORDERS, x="INSERT INTO other.gate VALUES (1);")
+    prisma = make_prisma(workbench)
+    prisma.project(project)
+    async with await workbench.connect() as gate:
+        await gate.execute("BEGIN; LOCK TABLE other.gate")
+        if ours:
+            run = asyncio.create_task(workbench.migrate("Prisma", project, lock_timeout=60))
+            await holds(workbench, WAITS_FOR_THE_GATE, run)
+            deploy = asyncio.create_task(asyncio.to_thread(prisma.run, "migrate", "deploy"))
+            await holds(workbench, DEPLOY_WAITS, deploy)
+        else:
+            deploy = asyncio.create_task(asyncio.to_thread(prisma.run, "migrate", "deploy"))
+            await holds(workbench, WAITS_FOR_THE_GATE, deploy)
+            with pytest.raises(LockHeld, match="right now"):
+                await workbench.migrate("Prisma", project)
+        await gate.execute("COMMIT")
+        done = await deploy
+        if ours:
+            await run
+    assert done.returncode == 0, done.stdout
+    assert (await workbench.look("Prisma", project)).pending == ()
+    assert await workbench.migrate("Prisma", project) == []
+    assert [row[:4] for row in shape(workbench)] == [
+        (name, hashlib.sha256(project[f"{name}/migration.sql"].encode()).hexdigest(), 1, None)
+        for name in (INIT, USERS, ORDERS, "x")
+    ]
+    assert workbench.query("SELECT count(*) FROM other.gate") == [(1,)]
+
+
+async def holds(workbench: Workbench, query: str, task: asyncio.Task[Any]) -> None:
+    """Wait until the query gives a row, no longer than the task runs."""
+    async with asyncio.timeout(60):
+        while not workbench.query(query) and not task.done():
+            await asyncio.sleep(0.02)

@@ -420,3 +420,30 @@ async def sleeping(workbench: Workbench) -> int:
 async def terminate_sleeper(workbench: Workbench) -> None:
     pid = await sleeping(workbench)
     workbench.query("SELECT pg_terminate_backend(%s)", pid)
+
+
+async def test_concurrent_index_waits_for_a_long_transaction_of_the_application(
+    workbench: Workbench, tool: str
+) -> None:
+    """Longer than lockTimeoutSeconds: it keeps nobody else waiting meanwhile, and given up it would be INVALID."""
+    await workbench.migrate(tool, files(tool, TABLE))
+    shows = "CREATE TABLE seen AS SELECT current_setting('lock_timeout')"
+    text = f"-- slow\nCREATE INDEX CONCURRENTLY i ON t (v);\n{shows};"
+    async with await workbench.connect() as application:
+        await application.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO t VALUES (1, 'a')")
+        run = asyncio.create_task(workbench.migrate(tool, files(tool, TABLE, text), lock_timeout=1))
+        async with asyncio.timeout(20):
+            waits = "SELECT 1 FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted"
+            while not workbench.query(waits) and not run.done():
+                await asyncio.sleep(0.05)
+        # A second operator that comes meanwhile only tries the lock, so that the first one never waits for it.
+        second = asyncio.create_task(workbench.migrate(tool, files(tool, TABLE, text)))
+        await asyncio.sleep(1.5)
+        await application.execute("COMMIT")
+        await asyncio.gather(run, second)
+    assert [row[:3] for row in states(workbench)[1:]] == [
+        (name(tool, 2), "statement", "running"),
+        (name(tool, 2), "statement", "applied"),
+    ]
+    assert workbench.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
+    assert workbench.query("SELECT * FROM seen") == [("1s",)]

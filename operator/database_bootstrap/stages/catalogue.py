@@ -9,6 +9,8 @@ from database_bootstrap.errors import AccessDenied
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Owner, mark_in
+from database_bootstrap.stages import leftovers
+from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.sessions import rows
 
 _LOCALE_BEFORE_17 = "daticulocale"
@@ -32,7 +34,8 @@ _INSIDE = """
                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT')))
             FROM pg_catalog.pg_class c
             WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')
-              AND relkind IN ('r', 'p', 'v', 'm', 'f'))
+              AND relkind IN ('r', 'p', 'v', 'm', 'f')),
+           ({leftovers})
 """
 _PARAMETERS = """
     SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)),
@@ -106,6 +109,8 @@ class Inside:
     """Name in lower case → value; the server writes timezone as TimeZone."""
     schemas: Mapping[str, str] = field(default_factory=dict)
     """Name → owner."""
+    leftovers: tuple[Leftover, ...] = ()
+    """What keeps later migrations from working."""
     incarnation: str | None = None
     """None where there is no ledger."""
     cluster: str | None = None
@@ -157,13 +162,15 @@ async def find_database(connection: Connection, name: str) -> Database | None:
 async def look_inside(connection: Connection) -> Inside:
     """Return what the session's database holds."""
     doing = "look into the database"
-    ((may_ask, schemas, tables),) = await rows(connection, _INSIDE, doing=doing)
+    query = _INSIDE.format(leftovers=leftovers.QUERY)
+    ((may_ask, schemas, tables, left),) = await rows(connection, query, doing=doing)
     # Asked by itself: PostgreSQL checks the right to call a function even where the call is never reached.
     system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if may_ask else None
     return Inside(
         server=ServerStatus(version=_version(connection), system_identifier=system),
         parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
         schemas=schemas,
+        leftovers=leftovers.leftovers_of(left),
         **(await _read_ledger(connection, schemas, tables or {})),
     )
 

@@ -48,6 +48,7 @@ async def observe(visit: Visit) -> Found:
     session = visit.sessions.as_role or await visit.sessions.owner()
     inside = await catalogue.look_inside(session)
     visit.incarnation = inside.incarnation
+    visit.leftovers = inside.leftovers
     if not identity.trouble(visit.subject, visit.pin, database, inside):
         # Otherwise the status keeps what was known of the data that is looked for: that explains what became of it.
         await _learn(visit, database, inside)

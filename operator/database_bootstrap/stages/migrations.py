@@ -17,7 +17,8 @@ from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages import catalogue, gate, histories, tooling
+from database_bootstrap.stages import catalogue, gate, histories, leftovers, tooling
+from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools import resolution
@@ -45,6 +46,8 @@ class Found:
     """What the pending ones would destroy."""
     remark: str | None
     """On an annotation that does nothing."""
+    leftovers: tuple[Leftover, ...]
+    """What keeps later migrations from working."""
 
 
 async def load(visit: Visit, stage: StageName, source: v1alpha1.SourceSpec) -> Bundle:
@@ -93,6 +96,7 @@ async def observe(visit: Visit) -> Found | None:
         strangers=strangers,
         risks=await gate.look(visit, view, question) if view and (options.baseline or not strangers) else (),
         remark=resolution.remark(said, history),
+        leftovers=await leftovers.look(view) if view and visit.has_changed else visit.leftovers,
     )
 
 
@@ -143,7 +147,11 @@ def conclude(visit: Visit, found: Found | None) -> Conclusion:
     return Conclusion(
         reason=Reason.MIGRATIONS_UP_TO_DATE,
         message=f"{comparison.applied} applied, none pending; the newest is {comparison.current}",
-        warnings=comparison.warnings + ((found.remark,) if found.remark else ()),
+        warnings=(
+            *comparison.warnings,
+            *((found.remark,) if found.remark else ()),
+            *leftovers.warnings(found.leftovers, visit.spec.role.name),
+        ),
     )
 
 

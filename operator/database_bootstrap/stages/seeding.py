@@ -11,24 +11,13 @@ from database_bootstrap.api.v1alpha1 import SeedSpec, Spec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import error_of, server_words
-from database_bootstrap.stages import catalogue, loading
+from database_bootstrap.stages import catalogue, leftovers, loading
 from database_bootstrap.stages.tooling import options_of
 from database_bootstrap.stages.visit import Visit
 
 _TABLES_AT_ONCE = 100
 Judge = Callable[[Connection, tuple[str, str]], Awaitable[bool]]
 """Decides of a table that cannot be read whether it may be passed over."""
-_PROVIDER_SCHEMAS = (
-    "cron",
-    "pgagent",
-    "topology",
-    "tiger",
-    "tiger_data",
-    "aws_s3",
-    "aws_commons",
-    "google_vacuum_mgmt",
-)
-"""What extensions and cloud providers fill themselves."""
 _OWNED_SEQUENCES = """
     SELECT s.oid::pg_catalog.int8, q.seqmax, sn.nspname, s.relname, tn.nspname, t.relname, a.attname
     FROM pg_catalog.pg_depend d
@@ -132,7 +121,7 @@ async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, 
 
 async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[str, str]]:
     tables = await catalogue.user_tables(connection)
-    return [table for table in tables if ".".join(table) not in ignore and table[0] not in _PROVIDER_SCHEMAS]
+    return [table for table in tables if ".".join(table) not in ignore and table[0] not in leftovers.PROVIDER_SCHEMAS]
 
 
 async def run(connection: Connection, seed: Seed, ignore: frozenset[str] | None) -> str | None:

@@ -19,6 +19,7 @@ from database_bootstrap.postgres.ownership import Mark
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.identity import Pin
+from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.sessions import Sessions
 from database_bootstrap.stages.subject import Facts, Progress, Subject, Turn
 from database_bootstrap.stages.surroundings import Surroundings
@@ -86,6 +87,8 @@ class Visit:
     rights_known: bool = False
     """The administrator was found to have what making roles and databases takes."""
     database_exists: bool = False
+    leftovers: tuple[Leftover, ...] = ()
+    """What was found in the database that keeps later migrations from working."""
     incarnation: str | None = None
     """Of the database, where there is a ledger."""
     ledger_is_new: bool = False

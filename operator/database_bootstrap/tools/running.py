@@ -17,7 +17,7 @@ from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
 from database_bootstrap.tools import resolution
 from database_bootstrap.tools.scripts import Mode, Script, line_of
-from database_bootstrap.tools.sending import Failure, send, single, whole
+from database_bootstrap.tools.sending import Failure, send, send_patiently, single, whole
 from database_bootstrap.tools.tool import Run
 
 Sql = sql.SQL | sql.Composed
@@ -162,7 +162,7 @@ async def _send_one_by_one(run: Run, job: Job) -> None:
     script = job.script
     for index, piece in enumerate(script.pieces()):
         try:
-            await send(run.connection, single(script, piece))
+            await send_patiently(run.connection, single(script, piece))
         except Failure as failure:
             raise replace(failure, done=index) from failure.error
         except asyncio.CancelledError:

@@ -9,7 +9,12 @@ from psycopg import generators, pq
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import server_words
 from database_bootstrap.tools.scripts import Script, column_of, line_of
-from database_bootstrap.tools.sql_text import Piece, pieces
+from database_bootstrap.tools.sql_text import CONCURRENT_INDEX, Piece, pieces
+
+_LIFT = """
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+    WHERE name = 'lock_timeout' AND setting = reset_val
+"""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -88,6 +93,21 @@ async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult
         refusal = psycopg.errors.error_from_result(results[-1], encoding=connection.info.encoding)
         raise _failure_at(refusal, message, len(results) - 1 - message.before_count)
     return results
+
+
+async def send_patiently(connection: Connection, message: Message) -> None:
+    """Send a statement, and one that builds or drops an index concurrently without our limit on waiting for locks.
+
+    It waits for every older transaction, and keeps nobody else waiting; when it gives up, the index is INVALID and the
+    migration half-applied. A limit that the script has set itself is left as it is.
+    """
+    if not CONCURRENT_INDEX.match(message.text):
+        await send(connection, message)
+        return
+    lifted = await (await connection.execute(_LIFT)).fetchone()
+    await send(connection, message)
+    if lifted:
+        await connection.execute("RESET lock_timeout")
 
 
 def _failure_at(error: psycopg.Error, message: Message, done: int) -> Failure:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from database_bootstrap.tools.sql_text import TooIntricate, first_outside, outside, pieces
+from database_bootstrap.tools.sql_text import CONCURRENT_INDEX, TooIntricate, first_outside, outside, pieces
 
 
 def split(text: str) -> list[str]:
@@ -139,3 +139,21 @@ def test_no_text_takes_long(unit: str) -> None:
 def test_long_list_is_not_intricate() -> None:
     (piece,) = pieces("INSERT INTO t (a, b) VALUES " + ", ".join("(1, f('x' || 'y'))" for _ in range(50_000)))
     assert piece.steps < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("CREATE INDEX CONCURRENTLY i ON t (v)", True),
+        ("-- why\n/* and */ create unique\nindex concurrently ON t (v)", True),
+        ("DROP INDEX CONCURRENTLY IF EXISTS i", True),
+        ("REINDEX (VERBOSE) TABLE CONCURRENTLY t", True),
+        ("REINDEX INDEX CONCURRENTLY i", True),
+        ("CREATE INDEX i ON t (v)", False),
+        ("REFRESH MATERIALIZED VIEW CONCURRENTLY v", False),
+        ("SELECT 'CREATE INDEX CONCURRENTLY'", False),
+        ("-- CREATE INDEX CONCURRENTLY i ON t (v)", False),
+    ],
+)
+def test_statement_that_makes_nobody_wait_is_known(text: str, found: bool) -> None:
+    assert bool(CONCURRENT_INDEX.match(text)) == found

@@ -9,6 +9,7 @@ from alembic.runtime.migration import MigrationContext, StampStep, _ProxyTransac
 from sqlalchemy import Engine, event
 
 from database_bootstrap.tools.sandbox import gate, session, wire
+from database_bootstrap.tools.sql_text import CONCURRENT_INDEX
 
 _COMMIT = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
 
@@ -105,6 +106,7 @@ class Guard:
         context._migrations_fn = followed
         event.listen(context.connection, "commit", self._commits)
         event.listen(context.connection, "before_cursor_execute", self._executes)
+        event.listen(context.connection, "after_cursor_execute", _has_executed)
         context.on_version_apply_callbacks = (*context.on_version_apply_callbacks, self._applied)
 
     def _applied(self, *, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
@@ -143,7 +145,10 @@ class Guard:
         if self._in_upgrade:
             self._uncover()
 
-    def _executes(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _executes(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if CONCURRENT_INDEX.match(statement):
+            # It keeps nobody waiting, and an index that is given up is INVALID; the transaction may refuse it later.
+            cursor.execute("SET lock_timeout = 0")
         if self._in_upgrade and _COMMIT.match(statement):
             self._uncover()
 
@@ -166,6 +171,11 @@ class Guard:
         session.lock_table(context)
         if set(context.get_current_heads()) != self._heads:
             raise Refused("overtaken", "another Alembic has migrated this database at the same time")
+
+
+def _has_executed(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+    if CONCURRENT_INDEX.match(statement):
+        cursor.execute("RESET lock_timeout")
 
 
 def _stamp(context: MigrationContext, revision: str) -> StampStep:
