@@ -139,6 +139,8 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
 """What is said of each; all of it is one migration, and none of it may run."""
 
 
+# What a statement does is the same for every tool that has scripts.
+@pytest.mark.parametrize("tool", ["SQL"])
 async def test_whatever_destroys_rows_is_refused_with_their_number(shop: Shop) -> None:
     for text, said in REFUSED.items():
         shop.ask(text)
@@ -232,6 +234,7 @@ async def test_rows_that_arrive_after_the_look_are_seen_under_the_lock(shop: Sho
 
 
 @pytest.mark.pg(">= 18")
+@pytest.mark.parametrize("tool", ["SQL"])
 async def test_newer_syntax_that_destroys_nothing_runs(shop: Shop) -> None:
     newer = "ALTER TABLE cart ADD twice int GENERATED ALWAYS AS (id * 2) VIRTUAL, ADD NOT NULL owner NOT VALID"
     shop.ask(newer)
@@ -314,6 +317,7 @@ async def test_rows_that_cannot_be_seen_count(shop: Shop) -> None:
     assert "spare" not in message and "empty" not in message
 
 
+@pytest.mark.parametrize("tool", ["SQL"])
 async def test_rows_are_counted_to_a_million(shop: Shop) -> None:
     shop.bootstrap.query("INSERT INTO spare SELECT n, '' FROM generate_series(1, 1000001) AS n")
     shop.ask("DROP TABLE spare")
