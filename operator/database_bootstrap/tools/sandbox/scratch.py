@@ -53,17 +53,25 @@ def fill(scratch: Path, job: wire.Job) -> None:
 
 
 def remove(scratch: Path) -> None:
-    """Remove it, however deep its folders are: none is entered further than one step, what is below is moved up."""
+    """Remove it, also where its folders are too deep for a path, or shut."""
+    _remove(scratch)
+    if not scratch.exists():
+        return
     with contextlib.suppress(OSError):
         numbers = count()
         while folders := [Path(entry) for entry in os.scandir(scratch) if entry.is_dir(follow_symlinks=False)]:
             for folder in folders:
                 _flatten(folder, scratch, numbers)
+    _remove(scratch)
+
+
+def _remove(folder: Path) -> None:
     with contextlib.suppress(RecursionError):
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flatten(folder: Path, scratch: Path, numbers: "count[int]") -> None:
+    """Move the folders in it up, so that none is entered further than one step, and remove it."""
     folder.chmod(0o700)
     for entry in list(os.scandir(folder)):
         if entry.is_dir(follow_symlinks=False):
