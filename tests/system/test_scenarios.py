@@ -4,6 +4,9 @@ docs/data-safety.md has the table: scenario, what the operator does, what the pe
 shop with two seeded users and one who came later.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,8 @@ import pytest
 from fix_operator import BOOTSTRAPS, Operator, until
 from fix_postgres import SETTINGS
 from fix_system import Tenant
-from localservers import PostgresServer
+from localservers import Credentials, PostgresServer
+from postgres import alembic_projects as projects
 
 USERS = "CREATE TABLE users (id serial PRIMARY KEY, email text UNIQUE NOT NULL);"
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY);"
@@ -157,11 +161,33 @@ def test_init_sql_made_the_tables_first(tenant: Tenant) -> None:
     body = tenant.bootstrap()
     tenant.ready()
     tenant.query(USERS + LATER)
-    change(tenant, body, migrations=sql(FIRST), seed=SEED)
+    later = FIRST | {"2_orders.sql": ORDERS}
+    change(tenant, body, migrations=sql(later), seed=SEED)
     message = tenant.reaches("False", "SchemaHasOtherOwner")
-    assert "public.users" in message
+    assert "public.users" in message and "baseline" in message
     assert users(tenant) == 1
     assert ledger(tenant, "SELECT count(*) FROM dbbootstrap.migration") == "0"
+    change(tenant, body, migrations=sql(later, baseline="1_users.sql"), seed=SEED)
+    tenant.ready()
+    assert users(tenant) == 1
+    done = tenant.query("SELECT name, state FROM dbbootstrap.migration ORDER BY seq")
+    assert done == [("1_users.sql", "baselined"), ("2_orders.sql", "applied")]
+
+
+def test_destructive_migration(tenant: Tenant) -> None:
+    body = shop(tenant)
+    files = FIRST | {"2_orders.sql": ORDERS, "3_drop.sql": "DROP TABLE users"}
+    change(tenant, body, migrations=sql(files))
+    message = tenant.reaches("False", "DestructiveMigration")
+    assert "3_drop.sql line 1" in message and "3 rows" in message
+    assert users(tenant) == 3
+    assert ledger(tenant, "SELECT to_regclass('public.orders') IS NULL") == "t"
+    change(tenant, body, migrations=sql(FIRST | {"2_orders.sql": ORDERS}))
+    tenant.ready()
+    assert users(tenant) == 3
+    change(tenant, body, migrations=sql(files, allowDestructive=["3_drop.sql"]))
+    tenant.ready()
+    assert ledger(tenant, "SELECT to_regclass('public.users') IS NULL") == "t"
 
 
 def test_edited_migration(tenant: Tenant) -> None:
@@ -215,6 +241,38 @@ def test_git_rolled_back(tenant: Tenant) -> None:
     change(tenant, body, migrations=sql(newer))
     tenant.ready()
     assert users(tenant) == 3
+
+
+def test_application_migrates_at_the_same_moment(tenant: Tenant, tmp_path: Path) -> None:
+    slow = {"r003": projects.STEPS["r003"] + "\n" + 'op.execute("SELECT pg_sleep(1)")'}
+    files = projects.project(projects.chain(projects.FIVE, **slow))
+    body = tenant.bootstrap()
+    tenant.ready()
+    source = {"inline": [{"path": path, "content": content} for path, content in files.items()]}
+    login = tenant.connection()
+    application = Credentials(user=login["user"], password=login["password"])
+    with start_alembic(tmp_path, files, tenant.server.client_environment(login["dbname"], application)) as process:
+        change(tenant, body, migrations={"tool": "Alembic", "source": source})
+        tenant.ready(seconds=60)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert tenant.query("SELECT version_num FROM alembic_version") == [("r005",)]
+    assert tenant.query("SELECT name, email FROM customer") == [("Anna", "ann@example.com")]
+
+
+def start_alembic(folder: Path, files: dict[str, str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+    """Start `alembic upgrade head`, as an application does when it starts."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text.replace("driver://user:pass@localhost/dbname", "postgresql+psycopg://"))
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("alembic"), "upgrade", "head"],
+        cwd=folder,
+        env={**environment, "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_non_empty_database_with_a_seed(tenant: Tenant) -> None:

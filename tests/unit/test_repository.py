@@ -146,3 +146,18 @@ def test_image_is_made_of_the_lock_and_runs_as_nobody() -> None:
         assert "--require-hashes" in command or "--no-index" in command, command
     assert re.search(r"^USER 65532:65532$", dockerfile, re.MULTILINE)
     assert all(base.startswith("${BASE_") for base in re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE))
+
+
+def test_data_safety_names_tests_that_exist() -> None:
+    table = (ROOT / "docs" / "data-safety.md").read_text()
+    named = set(re.findall(r"\| `(\w+)` \|$", table, re.MULTILINE))
+    there = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    rows = [
+        line
+        for line in table.splitlines()
+        if line.startswith("| ") and "---" not in line and "| scenario |" not in line
+    ]
+    assert named <= there
+    assert all(re.search(r"`test_\w+` \|$", row) for row in rows)
