@@ -7,8 +7,9 @@ import psycopg
 
 from crashing.scene import Case, Scene
 from crashing.verdict import login_of
+from database_bootstrap.api import names
 
-_CURE = re.compile(r"INSERT INTO dbbootstrap\.migration .*?'(applied)'\)")
+_CURES = re.compile(rf"{re.escape(names.ANNOTATION_RESOLVE)}=([^\s',]+)")
 _STATES = "SELECT state FROM dbbootstrap.migration WHERE name = %s ORDER BY seq"
 _INDEX = """
     SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('public.customer_name')
@@ -21,23 +22,18 @@ def go_on(scene: Scene, case: Case) -> Iterator[str]:
     *_, message = case.ready
     if case.stock.alone not in message:
         yield f"half-applied, and it does not say which: {message}"
-    cure = _CURE.search(message)
-    if cure is None:
+    cures = _CURES.findall(message)
+    if len(cures) != 2:
         yield f"half-applied, and it does not say what to do: {message}"
         return
-    with psycopg.connect(
-        **login_of(scene, case, f"{case.name}-role"), dbname=case.database, autocommit=True
-    ) as connection:
+    applied, rolled_back = cures
+    login = login_of(scene, case, f"{case.name}-role")
+    with psycopg.connect(**login, dbname=case.database, autocommit=True) as connection:
         states = [state for (state,) in connection.execute(_STATES, (case.stock.alone,))]
         if states not in (["running"], ["running", "failed"]):
             yield f"half-applied, and the ledger says {states}"
-        index = connection.execute(_INDEX.encode()).fetchone()
-        statement = cure.group()
-        if index != (True,):
+        is_there = connection.execute(_INDEX.encode()).fetchone() == (True,)
+        if not is_there:
             connection.execute(b"DROP INDEX IF EXISTS customer_name")
-            statement = (
-                statement[: cure.start(1) - cure.start()] + "rolled-back" + statement[cure.end(1) - cure.start() :]
-            )
-        connection.execute(statement.encode())
-    scene.request_visit(case, "cured")
+    scene.annotate(case, {names.ANNOTATION_RESOLVE: applied if is_there else rolled_back})
     scene.wait([case], lambda one: one.is_ready)

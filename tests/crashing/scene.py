@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -236,10 +236,10 @@ class Scene:
         path = f"/apis/events.k8s.io/v1/namespaces/{case.berth.namespace}/events"
         return any(event["regarding"]["name"] == case.name for event in self.api("GET", path)["items"])
 
-    def request_visit(self, case: Case, token: str) -> None:
-        """Ask for a visit."""
-        annotations = {"metadata": {"annotations": {names.ANNOTATION_RECONCILE_REQUESTED_AT: token}}}
-        self.api("PATCH", f"{BOOTSTRAPS.format(case.berth.namespace)}/{case.name}", annotations)
+    def annotate(self, case: Case, annotations: Mapping[str, str]) -> None:
+        """Give a person's word."""
+        path = f"{BOOTSTRAPS.format(case.berth.namespace)}/{case.name}"
+        self.api("PATCH", path, {"metadata": {"annotations": dict(annotations)}})
 
     def clear(self, cases: Iterable[Case]) -> None:
         """Remove resources, databases and roles."""
