@@ -272,6 +272,26 @@ async def test_first_run_that_died_half_way_goes_on(bootstrap: Bootstrap, tool: 
     assert bootstrap.query("SELECT to_regclass('old'), to_regclass('new')::text") == [(None, "new")]
 
 
+@pytest.mark.parametrize("tool", ["SQL"])
+async def test_application_that_has_the_password_may_have_written_during_the_first_run(
+    bootstrap: Bootstrap, tool: str
+) -> None:
+    bootstrap.drawer.put("mine", {"password": "pw-12345"})
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "mine", "key": "password"}
+    bootstrap.migrate(tool, history(tool, "CREATE TABLE cart (id int)", "SELECT broken"))
+    assert _reason(await bootstrap.apply()) is Reason.MIGRATION_FAILED
+    again = "DROP TABLE cart; CREATE TABLE cart (id bigint)"
+    insert = f"SET ROLE {bootstrap.role}; INSERT INTO cart SELECT generate_series(1, 500)"
+    bootstrap.as_superuser(insert, bootstrap.database)
+    bootstrap.migrate(tool, history(tool, "CREATE TABLE cart (id int)", again))
+    report = await bootstrap.apply()
+    assert _reason(report) is Reason.DESTRUCTIVE_MIGRATION
+    assert report.trouble and "public.cart: 500 rows" in report.trouble.message
+    assert "never through" in report.trouble.message
+    bootstrap.as_superuser("TRUNCATE cart", bootstrap.database)
+    await bootstrap.ready()
+
+
 async def test_database_is_no_longer_fresh_when_only_its_seed_has_failed(bootstrap: Bootstrap, tool: str) -> None:
     bootstrap.migrate(tool, history(tool, PAST))
     bootstrap.seed({"bad.sql": "SELECT broken"}, policy="Once")

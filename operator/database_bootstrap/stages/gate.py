@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -31,6 +31,10 @@ _SETTLED = """
 _OURS = "SELECT name FROM dbbootstrap.migration WHERE tool = %s AND state = 'applied'"
 _OWN_PATH = "SELECT pg_catalog.current_schemas(false)::text[]"
 _SHOWN = 5
+_NEVER_DONE = (
+    ". The migrations were never through; rows count all the same, since an application that has the password of "
+    "role.passwordSecretRef may have written them already"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,8 @@ class Risk:
 
     migration: Judged
     stakes: tuple[Stake, ...]
+    never_done: bool = False
+    """The migrations were never through, and an application that knows its password may have written all the same."""
 
     def __str__(self) -> str:
         shown = "; ".join(f"line {stake.finding.line}: {stake}" for stake in self.stakes[:_SHOWN])
@@ -99,10 +105,16 @@ async def _own_path(connection: Connection) -> Sequence[str]:
     return tuple(path)
 
 
-async def _is_first_run(visit: Visit, connection: Connection, question: Question) -> bool:
-    """Whether all that is in the database comes from a first run of ours that did not reach its end.
+def _knows_password(visit: Visit) -> bool:
+    """Whether an application may log in before the Secret for it is there: it need not wait to learn the password."""
+    return visit.spec.role.password_secret_ref is not None
 
-    An application has no database before that; a history that somebody else has begun is no first run.
+
+async def _is_first_run(visit: Visit, connection: Connection, question: Question) -> bool:
+    """Whether our own first run has begun, and did not reach its end.
+
+    Where nobody knows the password before that, all that is in the database comes from it. A history that somebody else
+    has begun is no first run.
     """
     if not question.history.rows or not visit.ledger_exists or await _is_settled(connection):
         return False
@@ -128,9 +140,11 @@ async def look(visit: Visit, connection: Connection, question: Question) -> tupl
     """Return what the pending migrations would destroy, where that matters, over a session that only reads."""
     if not question.pending or not question.options.refuse_destructive:
         return ()
-    if await _is_first_run(visit, connection, question):
+    first = await _is_first_run(visit, connection, question)
+    if first and not _knows_password(visit):
         return ()
-    return await _risks(connection, question, is_owner=False)
+    risks = await _risks(connection, question, is_owner=False)
+    return tuple(replace(risk, never_done=first) for risk in risks)
 
 
 def check(risks: Sequence[Risk], options: Options) -> None:
@@ -144,13 +158,15 @@ def check(risks: Sequence[Risk], options: Options) -> None:
     raise errors.DestructiveMigration(
         f"Rows would be lost, so nothing of what is pending was run. {what}{more}. If that is wanted, set "
         f"migrations.allowDestructive: [{names}] (or onDestructive: Allow, for all that will ever come); if not, take "
-        "the statements out"
+        f"the statements out{_NEVER_DONE if any(risk.never_done for risk in stopped) else ''}"
     )
 
 
 async def pass_through(visit: Visit, connection: Connection, question: Question) -> Gate:
     """Judge once more in the session that will run the migrations; raise as `check` does."""
     first = await _is_first_run(visit, connection, question)
-    found = () if first else await _risks(connection, question, is_owner=True)
+    is_open = first and not _knows_password(visit)
+    risks = () if is_open else await _risks(connection, question, is_owner=True)
+    found = tuple(replace(risk, never_done=first) for risk in risks)
     check(found, question.options)
-    return Gate(is_open=first, losses={risk.migration.name: tuple(map(str, risk.stakes)) for risk in found})
+    return Gate(is_open=is_open, losses={risk.migration.name: tuple(map(str, risk.stakes)) for risk in found})

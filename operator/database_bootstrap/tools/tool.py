@@ -94,7 +94,8 @@ class Gate:
     """What the gate in front of destructive migrations has found before a run."""
 
     is_open: bool = False
-    """Nothing is judged: until its first success a database holds nothing but what its migrations have put in."""
+    """Nothing is judged: until its first success a database holds nothing but what its migrations have put in, as long
+    as nobody knows the role's password before."""
     losses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Migration → what it was allowed to destroy, for the audit log."""
 
