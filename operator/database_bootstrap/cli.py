@@ -59,7 +59,7 @@ BUNDLE_EXAMPLES = """\
 Prints ConfigMaps that hold the files of a directory: as plain keys where they fit, compressed where they do not, and
 several (NAME-1, NAME-2) where one is too small; source.configMapRefs must then list them all. A .csv file that is too
 large for one is cut between its rows into `schema.table.part-N.csv`. Their label lets the operator act as soon as they
-change.
+change, and their annotation keeps it from using some of them without the others.
 
 examples:
   database-bootstrap bundle prisma/migrations --name shop-migrations --namespace shop | kubectl apply -f -
@@ -238,7 +238,8 @@ def _console(chosen: argparse.Namespace) -> Console:
 
 def _bundle(chosen: argparse.Namespace) -> int:
     name = chosen.name or _name_after(chosen.directory)
-    made = configmaps.config_maps_of(chosen.directory, name, chosen.namespace, {names.LABEL_WATCH: "true"})
+    labels = {names.LABEL_WATCH: "true"}
+    made = configmaps.config_maps_of(chosen.directory, name, chosen.namespace, labels, names.ANNOTATION_BUNDLE)
     manifests.write(made, sys.stdout)
     if len(made) > 1:
         listed = ", ".join(f"{{name: {one['metadata']['name']}}}" for one in made)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from database_bootstrap import metrics
+from database_bootstrap.api import names
 from database_bootstrap.api.binding import Connection
 from database_bootstrap.bundles.bundle import DATA, Limits
+from database_bootstrap.bundles.parts import Part
 from database_bootstrap.errors import BundleRejected, ClusterUnavailable, NotOwned, ReferenceNotFound
 from database_bootstrap.kube import access
 from database_bootstrap.kube.client import SECRETS, Kube
@@ -229,6 +231,24 @@ async def test_large_seed_is_unpacked_beside_all_else(
     assert turns > 40
     with pytest.raises(BundleRejected, match="is allowed"):
         await library.bundle(namespace, ("large",), Limits(held=1000, total=info.size - 1))
+
+
+async def test_config_maps_of_two_runs_of_bundle_are_not_merged(
+    kube: Kube, library: Library, namespace: str, put: Callable[..., None]
+) -> None:
+    def write(number: int, run: str) -> None:
+        part = Part(bundle="seed", number=number, total=2, digest=f"sha256:{run * 64}")
+        annotations = {names.ANNOTATION_BUNDLE: str(part)}
+        put("configmaps", f"seed-{number}", data={f"{number}.sql": run}, metadata={"annotations": annotations})
+
+    write(1, "a")
+    write(2, "a")
+    assert len((await library.bundle(namespace, ("seed-1", "seed-2"))).files) == 2
+    write(1, "b")
+    with pytest.raises(ReferenceNotFound, match="come from different runs of `bundle`"):
+        await library.bundle(namespace, ("seed-1", "seed-2"))
+    write(2, "b")
+    assert len((await library.bundle(namespace, ("seed-1", "seed-2"))).files) == 2
 
 
 async def test_bundles_that_do_not_fit_into_memory_are_read_again(

@@ -11,6 +11,7 @@ import pytest
 
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.bundles.bundle import PACKED_FROM
+from database_bootstrap.bundles.parts import Part
 from database_bootstrap.bundles.sources import ConfigMapData
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.stages.subject import Facts
@@ -97,6 +98,27 @@ async def test_bad_row_of_a_large_table_leaves_nothing_and_is_named(shop: Bootst
     await shop.ready()
     assert counts(shop) == [ROWS, 1, 1, 1]
     assert shop.query("INSERT INTO orders (user_id) VALUES (1) RETURNING id") == [(5,)]
+
+
+async def test_seed_waits_until_all_of_its_config_maps_are_of_one_run(shop: Bootstrap) -> None:
+    def write(number: int, run: str, first: int) -> None:
+        rows = b"".join(b"%d,%d@x\n" % (each, each) for each in range(first, first + 6))
+        part = Part(bundle="seed", number=number, total=2, digest=f"sha256:{run * 64}")
+        data = {f"{first}/public.users.csv": (b"id,email\n" + rows).decode()}
+        shop.drawer.config_maps[f"seed-{number}"] = ConfigMapData(name=f"seed-{number}", data=data, part=str(part))
+
+    shop.raw["seed"] = {"source": {"configMapRefs": [{"name": "seed-1"}]}}
+    write(1, "a", 0)
+    assert (trouble := (await shop.apply()).trouble) and trouble.reason is Reason.BUNDLE_REJECTED
+    assert "configMapRefs lacks seed-2" in trouble.message
+    shop.raw["seed"] = {"source": {"configMapRefs": [{"name": "seed-1"}, {"name": "seed-2"}]}}
+    # As between two writes of one `kubectl apply`: the rows 3 to 5 would be there twice, or not at all.
+    write(2, "b", 3)
+    assert (trouble := (await shop.apply()).trouble) and trouble.reason is Reason.REFERENCE_NOT_FOUND
+    assert counts(shop) == [0, 0, 0, 0]
+    write(2, "a", 6)
+    await shop.ready()
+    assert shop.query("SELECT count(*), count(DISTINCT id) FROM users") == [(12, 12)]
 
 
 async def test_oddities_of_the_format_mean_what_copy_says(bootstrap: Bootstrap) -> None:

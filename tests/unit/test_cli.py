@@ -14,8 +14,12 @@ from database_bootstrap import cli
 from database_bootstrap.api import schema
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.api.status import Status
+from database_bootstrap.bundles.sources import bundle_of_config_maps
+from database_bootstrap.errors import BundleRejected
 from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.stages.subject import Facts, Report
+from database_bootstrap.standalone import documents
+from database_bootstrap.standalone.collection import collect
 from database_bootstrap.standalone.console import JsonConsole, TextConsole
 
 RESOURCE = """\
@@ -132,6 +136,7 @@ def test_bundle_prints_config_maps_in_which_scripts_are_readable(
     text = capsys.readouterr().out
     (made,) = yaml.safe_load_all(text)
     labels = {"dbbootstrap.io/watch": "true"}
+    assert made["metadata"].pop("annotations")["dbbootstrap.io/bundle"].startswith("prisma-migrations;1/1;sha256:")
     assert made["metadata"] == {"name": "prisma-migrations", "namespace": "shop", "labels": labels}
     assert made["data"] == {"20240101000000_init.sql": script}
     assert "    CREATE TABLE a (b text);\n" in text
@@ -148,6 +153,10 @@ def test_bundle_of_several_config_maps_says_which_names_to_list(
     assert [one["name"] for one in made] == ["shop-1", "shop-2"]
     assert all(one["labels"] == {"dbbootstrap.io/watch": "true"} for one in made)
     assert "configMapRefs: [{name: shop-1}, {name: shop-2}]" in told.err
+    found = collect(documents.parse(told.out.encode(), "stdin", tmp_path)).config_maps.values()
+    assert len(bundle_of_config_maps(list(found)).files) == 2
+    with pytest.raises(BundleRejected, match="configMapRefs lacks shop-2"):
+        bundle_of_config_maps([one for one in found if one.name == "shop-1"])
 
 
 def test_folder_that_cannot_be_made_ends_with_2_before_anything_runs(

@@ -40,6 +40,8 @@ ANNOTATION_TAKE_OVER = f"{GROUP}/take-over"
 """On the resource: the uid of the resource whose role and database a person wants to be this one's."""
 ANNOTATION_RESOURCE = f"{GROUP}/resource"
 """On our Secrets: the name of the resource that made them, which is the same when it is made again."""
+ANNOTATION_BUNDLE = f"{GROUP}/bundle"
+"""On ConfigMaps that `bundle` writes: of which bundle each is, its number, and the digest of all of them together."""
 ANNOTATION_INCARNATION = f"{GROUP}/incarnation"
 """On the connection Secret: the incarnation of the database, pinned after the first complete success."""
 

@@ -1,6 +1,7 @@
 """ConfigMaps for a directory: plain keys where they do, a .tar.gz where they do not, several where one is too small."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 from database_bootstrap.bundles.archive import is_archive, is_junk
 from database_bootstrap.bundles.bundle import DATA, File, bundle_of, is_table
+from database_bootstrap.bundles.parts import Part
 from database_bootstrap.bundles.tables import parts_of
 from database_bootstrap.errors import BundleRejected
 
@@ -31,12 +33,15 @@ _MAPS_LIMIT = 64
 
 
 def config_maps_of(
-    directory: Path, name: str, namespace: str | None, labels: Mapping[str, str]
+    directory: Path, name: str, namespace: str | None, labels: Mapping[str, str], annotation: str
 ) -> list[dict[str, Any]]:
-    """Return ConfigMap manifests that hold the files of the directory; the same files give the same manifests."""
+    """Return ConfigMap manifests that hold the files of the directory; the same files give the same manifests.
+
+    The annotation of this name says which part of the whole each one is.
+    """
     files = bundle_of(_files_in(directory), DATA).files
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {}) | {"labels": dict(labels)}
-    plain = _plain(files, metadata)
+    plain = _plain(files, metadata, annotation)
     if plain is not None:
         return [plain]
     # In a directory of anything else a table may be what some code looks for under its name.
@@ -44,15 +49,31 @@ def config_maps_of(
     if len(archives) > _MAPS_LIMIT:
         raise BundleRejected(f"The files need {len(archives)} ConfigMaps; a resource can list {_MAPS_LIMIT}")
     names = [name] if len(archives) == 1 else [f"{name}-{number}" for number in range(1, len(archives) + 1)]
+    marks = _marks(name, archives)
     return [
-        _manifest(metadata | {"name": one}, binaryData={ARCHIVE_KEY: base64.b64encode(archive).decode()})
-        for one, archive in zip(names, archives, strict=True)
+        _manifest(
+            metadata | {"name": one, "annotations": {annotation: mark}},
+            binaryData={ARCHIVE_KEY: base64.b64encode(archive).decode()},
+        )
+        for one, mark, archive in zip(names, marks, archives, strict=True)
     ]
 
 
 def is_too_large_for_client_side_apply(manifest: dict[str, Any]) -> bool:
     """Return whether `kubectl apply` without `--server-side` would be refused, for the copy that it keeps."""
     return _size_of(manifest) > _PLAIN_LIMIT
+
+
+def _marks(name: str, contents: Sequence[bytes]) -> list[str]:
+    """Return what each of the ConfigMaps says of its part; the digest is of what they hold, however that was cut."""
+    sha = hashlib.sha256()
+    for content in contents:
+        sha.update(hashlib.sha256(content).digest())
+    digest = f"sha256:{sha.hexdigest()}"
+    return [
+        str(Part(bundle=name, number=number, total=len(contents), digest=digest))
+        for number in range(1, len(contents) + 1)
+    ]
 
 
 def _files_in(directory: Path) -> Iterator[File]:
@@ -91,7 +112,7 @@ def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name == "__pycache__" or name.endswith(".pyc") or is_junk(name)
 
 
-def _plain(files: Sequence[File], metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+def _plain(files: Sequence[File], metadata: Mapping[str, Any], annotation: str) -> dict[str, Any] | None:
     """Return a manifest that people can read and diff, or None where the files do not go into one."""
     keys = _keys_of(files)
     if keys is None or sum(len(file.content) for file in files) > _PLAIN_LIMIT:
@@ -102,7 +123,8 @@ def _plain(files: Sequence[File], metadata: Mapping[str, Any]) -> dict[str, Any]
             data[key] = file.content.decode()
         except UnicodeDecodeError:
             return None
-    manifest = _manifest(metadata, data=data)
+    (mark,) = _marks(metadata["name"], [json.dumps(data).encode()])
+    manifest = _manifest({**metadata, "annotations": {annotation: mark}}, data=data)
     return manifest if _size_of(manifest) <= _PLAIN_LIMIT else None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from database_bootstrap.bundles import parts
 from database_bootstrap.bundles.archive import files_of_archive, is_archive
 from database_bootstrap.bundles.bundle import (
     FILES_LIMIT,
@@ -24,6 +25,8 @@ class ConfigMapData:
     name: str
     data: Mapping[str, str] = field(default_factory=dict)
     binary_data: Mapping[str, bytes] = field(default_factory=dict)
+    part: str | None = None
+    """What `bundle` says of it; None: written by hand."""
 
 
 def bundle_of_inline(files: Iterable[tuple[str, str]]) -> Bundle:
@@ -35,8 +38,9 @@ def bundle_of_config_maps(maps: Sequence[ConfigMapData], limits: Limits = SCRIPT
     """Return the files of all ConfigMaps together; this unpacks, and takes its time.
 
     A path that two of them have is refused, same bytes or not: whichever is dropped, or edited alone, would change
-    what the other one seems to say.
+    what the other one seems to say. So are ConfigMaps that are not all of what `bundle` has written at a time.
     """
+    parts.check((one.name, parts.parse(one.name, one.part)) for one in maps if one.part is not None)
     merged: dict[str, tuple[str, File | Packed]] = {}
     room = Allowance(limits)
     for one in maps:

@@ -6,6 +6,7 @@ import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from database_bootstrap.api import names
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
 from database_bootstrap.errors import ReferenceNotFound
@@ -108,4 +109,5 @@ def _data(raw: Json) -> ConfigMapData:
         name=raw["metadata"]["name"],
         data=raw.get("data") or {},
         binary_data={key: base64.b64decode(value) for key, value in binary.items()},
+        part=(raw["metadata"].get("annotations") or {}).get(names.ANNOTATION_BUNDLE),
     )

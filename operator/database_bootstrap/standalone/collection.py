@@ -178,6 +178,7 @@ def _config_map(document: Document) -> ConfigMapData:
         name=key_of(document)[1],
         data=_strings(document, "data"),
         binary_data={key: _decoded(document, "binaryData", key, value) for key, value in encoded.items()},
+        part=_annotations(document).get(names.ANNOTATION_BUNDLE),
     )
 
 

@@ -17,6 +17,7 @@ README = (Path(__file__).parents[3] / "README.md").read_text()
         names.ANNOTATION_ACKNOWLEDGE_DATA_LOSS,
         names.ANNOTATION_ACCEPT_INCARNATION,
         names.ANNOTATION_TAKE_OVER,
+        names.ANNOTATION_BUNDLE,
         "spec.suspend",
         "--watch-secrets",
         "--leader-elect",

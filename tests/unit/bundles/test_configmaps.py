@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from database_bootstrap.bundles.bundle import DATA, SCRIPTS, Bundle, File, Limits, bundle_of
 from database_bootstrap.bundles.configmaps import config_maps_of, is_too_large_for_client_side_apply
+from database_bootstrap.bundles.parts import parse
 from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
 from database_bootstrap.bundles.tables import table_of
-from database_bootstrap.errors import BundleRejected
+from database_bootstrap.errors import BundleRejected, ReferenceNotFound
 from database_bootstrap.tools.prisma import Prisma
 
 MEBIBYTE = 1024 * 1024
 LABELS = {"example.com/acts": "true"}
+MARK = "example.com/part"
 
 
 def write(directory: Path, files: dict[str, bytes]) -> Path:
@@ -38,6 +40,7 @@ def read_back(manifests: list[dict[str, Any]], limits: Limits = SCRIPTS) -> Bund
                 name=one["metadata"]["name"],
                 data=one.get("data", {}),
                 binary_data={key: base64.b64decode(value) for key, value in one.get("binaryData", {}).items()},
+                part=one["metadata"]["annotations"].get(MARK),
             )
             for one in manifests
         ],
@@ -57,19 +60,20 @@ def noise(size: int) -> bytes:
 
 def test_small_directory_is_readable(tmp_path: Path) -> None:
     write(tmp_path, {"1_a.sql": b"SELECT 'a';\n", "2_b.sql": "SELECT 'ä';".encode()})
-    assert config_maps_of(tmp_path, "shop", "team", LABELS) == [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "shop", "namespace": "team", "labels": LABELS},
-            "data": {"1_a.sql": "SELECT 'a';\n", "2_b.sql": "SELECT 'ä';"},
-        }
-    ]
+    (made,) = config_maps_of(tmp_path, "shop", "team", LABELS, MARK)
+    part = parse("shop", made["metadata"].pop("annotations")[MARK])
+    assert (part.bundle, part.number, part.total) == ("shop", 1, 1)
+    assert made == {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "shop", "namespace": "team", "labels": LABELS},
+        "data": {"1_a.sql": "SELECT 'a';\n", "2_b.sql": "SELECT 'ä';"},
+    }
 
 
 def test_without_a_namespace_none_is_written(tmp_path: Path) -> None:
-    (manifest,) = config_maps_of(write(tmp_path, {"1_a.sql": b""}), "shop", None, LABELS)
-    assert manifest["metadata"] == {"name": "shop", "labels": LABELS}
+    (manifest,) = config_maps_of(write(tmp_path, {"1_a.sql": b""}), "shop", None, LABELS, MARK)
+    assert manifest["metadata"].keys() == {"name", "labels", "annotations"}
 
 
 def test_prisma_directories_become_flat_keys(tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_prisma_directories_become_flat_keys(tmp_path: Path) -> None:
         "20240102000000_Add.Column/migration.sql": b"SELECT 2;",
         "migration_lock.toml": b'provider = "postgresql"',
     }
-    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None, LABELS)
+    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None, LABELS, MARK)
     assert sorted(manifest["data"]) == [
         "20240101000000_init.sql",
         "20240102000000_Add.Column.sql",
@@ -104,14 +108,14 @@ def test_prisma_directories_become_flat_keys(tmp_path: Path) -> None:
     ],
 )
 def test_directory_that_does_not_fit_as_text_is_compressed(tmp_path: Path, files: dict[str, bytes]) -> None:
-    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None, LABELS)
+    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None, LABELS, MARK)
     assert "data" not in manifest
     assert {file.path: file.content for file in read_back([manifest]).files} == files
 
 
 def test_readable_one_goes_through_client_side_apply(tmp_path: Path) -> None:
     files = {f"{n}.sql": b"SELECT \"x\" <> '';\n" * 50 for n in range(150)}
-    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None, LABELS)
+    (manifest,) = config_maps_of(write(tmp_path, files), "shop", None, LABELS, MARK)
     assert "data" in manifest
     # What kubectl keeps as last-applied-configuration, with the characters that Go escapes.
     assert len(json.dumps(manifest).replace("<", "<".ljust(6)).replace(">", ">".ljust(6))) < 256 * 1024
@@ -119,11 +123,28 @@ def test_readable_one_goes_through_client_side_apply(tmp_path: Path) -> None:
 
 def test_directory_that_is_too_large_compressed_is_split(tmp_path: Path) -> None:
     files = {f"d {n}/x.sql": noise(300_000 + n) for n in range(12)}
-    manifests = config_maps_of(write(tmp_path, files), "shop", None, LABELS)
+    manifests = config_maps_of(write(tmp_path, files), "shop", None, LABELS, MARK)
     assert [one["metadata"]["name"] for one in manifests] == [f"shop-{n + 1}" for n in range(len(manifests))]
     assert len(manifests) in (4, 5, 6)
     assert all(one["metadata"]["labels"] == LABELS for one in manifests)
     assert {file.path: file.content for file in read_back(manifests).files} == files
+    with pytest.raises(BundleRejected, match=f"has {len(manifests)} ConfigMaps, and configMapRefs lacks shop-2; "):
+        read_back([one for one in manifests if one["metadata"]["name"] != "shop-2"])
+
+
+def test_config_maps_of_two_runs_are_no_whole_until_all_are_written(tmp_path: Path) -> None:
+    files = {f"{n}.sql": noise(600_000 + n) for n in range(3)}
+    old = config_maps_of(write(tmp_path, files), "shop", None, LABELS, MARK)
+    new = config_maps_of(write(tmp_path, {"2.sql": b"corrected"}), "shop", None, LABELS, MARK)
+    extra = config_maps_of(write(tmp_path / "more", {"3.sql": b"SELECT 3"}), "extra", None, LABELS, MARK)
+    with pytest.raises(ReferenceNotFound, match=r"different runs of `bundle`: shop-1 \(1/3\), shop-2 \(2/3\)"):
+        read_back([*new[:1], *old[1:], *extra])
+    assert len(read_back([*new, *extra]).files) == 4
+    by_hand = dict(new[1], metadata={"name": "shop-2", "annotations": {}})
+    with pytest.raises(BundleRejected, match="lacks shop-2"):
+        read_back([new[0], by_hand, *new[2:]])
+    with pytest.raises(BundleRejected, match=r"ConfigMap extra says .* is not what `bundle` writes"):
+        read_back([dict(extra[0], metadata={"name": "extra", "annotations": {MARK: "extra;0/1"}})])
 
 
 def test_table_that_is_too_large_is_cut_between_rows(tmp_path: Path) -> None:
@@ -131,7 +152,7 @@ def test_table_that_is_too_large_is_cut_between_rows(tmp_path: Path) -> None:
     words = noise(6000 * 400).hex()
     rows = [b'%d,"%s ""\n""\r\n"\r\n' % (n, words[n * 800 : n * 800 + 800].encode()) for n in range(6000)]
     write(tmp_path, {"1.sql": b"SELECT 1", "big.CSV": b"\xef\xbb\xbf" + header + b"".join(rows), "c.csv": b"id\n1\n"})
-    manifests = config_maps_of(tmp_path, "shop", None, LABELS)
+    manifests = config_maps_of(tmp_path, "shop", None, LABELS, MARK)
     assert 3 <= len(manifests) <= 6
     assert all(is_too_large_for_client_side_apply(one) for one in manifests[:-1])
     (first, *parts, last) = read_back(manifests, DATA).in_order
@@ -147,26 +168,26 @@ def test_table_that_is_too_large_is_cut_between_rows(tmp_path: Path) -> None:
 def test_table_beside_code_is_not_cut(tmp_path: Path) -> None:
     write(tmp_path, {"env.py": b"", "big.csv": b"id\n" + b"%d\n" * 3 + noise(MEBIBYTE).hex().encode() + b"\n2\n"})
     with pytest.raises(BundleRejected, match=r"big\.csv alone does not fit"):
-        config_maps_of(tmp_path, "shop", None, LABELS)
+        config_maps_of(tmp_path, "shop", None, LABELS, MARK)
 
 
 def test_row_that_no_config_map_can_hold_is_named(tmp_path: Path) -> None:
     write(tmp_path, {"big.csv": b"id\n1\n" + noise(2 * MEBIBYTE).hex().encode()})
     with pytest.raises(BundleRejected, match=r"big\.csv alone does not fit"):
-        config_maps_of(tmp_path, "shop", None, LABELS)
+        config_maps_of(tmp_path, "shop", None, LABELS, MARK)
 
 
 def test_file_that_no_config_map_can_hold_is_named(tmp_path: Path) -> None:
     write(tmp_path, {"big.sql": noise(2 * MEBIBYTE), "small.sql": b""})
     with pytest.raises(BundleRejected, match=r"big\.sql alone does not fit"):
-        config_maps_of(tmp_path, "shop", None, LABELS)
+        config_maps_of(tmp_path, "shop", None, LABELS, MARK)
 
 
 def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     files = {"a b/x.sql": b"1", "c/y.sql": b"2"}
-    first = config_maps_of(write(tmp_path / "one", files), "shop", None, LABELS)
+    first = config_maps_of(write(tmp_path / "one", files), "shop", None, LABELS, MARK)
     (tmp_path / "two").mkdir()
-    second = config_maps_of(write(tmp_path / "two", dict(reversed(files.items()))), "shop", None, LABELS)
+    second = config_maps_of(write(tmp_path / "two", dict(reversed(files.items()))), "shop", None, LABELS, MARK)
     assert first == second
     # No time of day in the header of the gzip (RFC 1952).
     assert base64.b64decode(first[0]["binaryData"]["bundle.tar.gz"])[4:8] == bytes(4)
@@ -176,14 +197,14 @@ def test_what_is_no_source_is_passed_over(tmp_path: Path) -> None:
     junk = [".git/config", ".env", "__pycache__/a.pyc", "x/__pycache__/b.pyc", "c.pyc", "._d.sql", ".DS_Store"]
     write(tmp_path, dict.fromkeys(junk, b"secret") | {"x/1_a.sql": b"1"})
     (tmp_path / ".hidden").symlink_to("/etc/passwd")
-    (manifest,) = config_maps_of(tmp_path, "shop", None, LABELS)
+    (manifest,) = config_maps_of(tmp_path, "shop", None, LABELS, MARK)
     assert [file.path for file in read_back([manifest]).files] == ["x/1_a.sql"]
 
 
 def test_link_within_the_directory_is_followed(tmp_path: Path) -> None:
     write(tmp_path, {"1_a.sql": b"1"})
     (tmp_path / "2_b.sql").symlink_to("1_a.sql")
-    (manifest,) = config_maps_of(tmp_path, "shop", None, LABELS)
+    (manifest,) = config_maps_of(tmp_path, "shop", None, LABELS, MARK)
     assert manifest["data"] == {"1_a.sql": "1", "2_b.sql": "1"}
 
 
@@ -200,7 +221,7 @@ def test_link_that_leads_astray_is_refused(tmp_path: Path, target: str, said: st
     write(tmp_path, {"outside/secret": b"1", "inside/1_a.sql": b"1"})
     (tmp_path / "inside" / "link.sql").symlink_to(target)
     with pytest.raises(BundleRejected) as caught:
-        config_maps_of(tmp_path / "inside", "shop", None, LABELS)
+        config_maps_of(tmp_path / "inside", "shop", None, LABELS, MARK)
     assert said in caught.value.message
 
 
@@ -209,7 +230,7 @@ def test_what_is_no_directory_of_files_is_refused(tmp_path: Path, name: str) -> 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleRejected):
-        config_maps_of(tmp_path / name, "shop", None, LABELS)
+        config_maps_of(tmp_path / name, "shop", None, LABELS, MARK)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -229,4 +250,4 @@ def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, fi
     if any(part.startswith(".") for path in files for part in path.split("/")):
         return
     directory = write(tmp_path_factory.mktemp("files"), files)
-    assert read_back(config_maps_of(directory, "shop", None, LABELS)) == wanted
+    assert read_back(config_maps_of(directory, "shop", None, LABELS, MARK)) == wanted
