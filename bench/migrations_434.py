@@ -22,6 +22,7 @@ from database_bootstrap.bundles.bundle import File, bundle_of
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.tools.prisma import Prisma
 from database_bootstrap.tools.tool import Options, Run
 
@@ -135,7 +136,9 @@ class Database:
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(self.name), sql.Identifier(ROLE))
             )
         async with await Connection.connect(self.dsn(self.admin), autocommit=True) as connection:
-            identity = ledger.Identity(incarnation=uuid4(), cluster="bench", namespace="n", name="n", uid="u")
+            identity = ledger.Identity(
+                incarnation=uuid4(), cluster="bench", namespace="n", name="n", uid="u", origin=Origin.CREATED
+            )
             await ledger.make(connection, identity, ROLE)
         return self
 

@@ -18,6 +18,7 @@ from psycopg import sql
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.tools.alembic import Alembic
 from database_bootstrap.tools.sandbox import Zygote, level
@@ -140,7 +141,9 @@ async def make_shop(
         name = unique_name(name)
         superuser = Login(endpoint=endpoint, user=server.superuser, password=server.password, database=name)
         login = replace(superuser, user=name, password=PASSWORD, application_name="dbbootstrap/shop/orders")
-        identity = ledger.Identity(incarnation=uuid4(), cluster="c", namespace="shop", name="orders", uid="u")
+        identity = ledger.Identity(
+            incarnation=uuid4(), cluster="c", namespace="shop", name="orders", uid="u", origin=Origin.CREATED
+        )
         async with await session.connect(superuser.to("postgres"), session.ADMINISTRATOR) as administrator:
             role = sql.Identifier(name)
             login_role = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(PASSWORD))

@@ -17,6 +17,7 @@ from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Endpoint, Login, Settings
+from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.tools import resolution
 from database_bootstrap.tools.prisma import Prisma
 from database_bootstrap.tools.sql_files import SqlFiles
@@ -138,7 +139,9 @@ def make_workbench(
             names = sql.Identifier(login.database), sql.Identifier(login.user)
             await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} ").format(*names) + sql.SQL(options))
         async with await Connection.connect(postgres_server.dsn(login.database), autocommit=True) as connection:
-            identity = ledger.Identity(incarnation=uuid4(), cluster="tests", namespace="n", name="n", uid="u")
+            identity = ledger.Identity(
+                incarnation=uuid4(), cluster="tests", namespace="n", name="n", uid="u", origin=Origin.CREATED
+            )
             await ledger.make(connection, identity, login.user)
         return Workbench(server=postgres_server, login=login)
 

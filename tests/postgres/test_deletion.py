@@ -153,6 +153,50 @@ async def test_what_another_resource_has_taken_over_stays(shop: Bootstrap, taken
     assert heir.query("SELECT count(*) FROM users") == [(2,)]
 
 
+async def test_what_was_taken_over_from_a_living_resource_stays(shop: Bootstrap) -> None:
+    preview = shop.another("preview")
+    preview.drawer.put("own", {"password": "new"})
+    preview.raw = preview.raw | {"role": {"name": shop.role, "passwordSecretRef": {"name": "own"}}}
+    refused = (await preview.apply()).trouble
+    assert refused and "a living one would lose its database" in refused.message
+    preview.annotations = {"dbbootstrap.io/take-over": shop.owner.uid}
+    preview.remember(await preview.ready())
+    assert preview.query("SELECT origin FROM dbbootstrap.identity") == [("Adopted",)]
+    ending = await preview.delete()
+    assert ending.error is None
+    all_is_kept(preview, ending, {"admin", "own", "preview-db"})
+    assert len(ending.kept) == 2
+    assert all("only adopted it" in said for said in ending.kept)
+
+
+@pytest.mark.parametrize("known", ["status", "ledger"])
+async def test_adopted_database_stays_whatever_its_owner_writes_into_its_comment(
+    bootstrap: Bootstrap, known: str
+) -> None:
+    bootstrap.as_superuser(f"CREATE ROLE \"{bootstrap.role}\" LOGIN PASSWORD 'theirs'")
+    bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}" OWNER "{bootstrap.role}"')
+    bootstrap.as_superuser("CREATE TABLE users AS SELECT generate_series(1, 2) AS id", bootstrap.database)
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own"}
+    bootstrap.drawer.put("own", {"password": "theirs"})
+    bootstrap.remember(await bootstrap.ready())
+    bootstrap.query(
+        "DO $$BEGIN EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), (SELECT replace("
+        "shobj_description(oid, 'pg_database'), 'Adopted', 'Created') FROM pg_database"
+        " WHERE datname = current_database())); END$$"
+    )
+    report = await bootstrap.ready()
+    assert report.changes == ()
+    assert report.facts.database and report.facts.database.origin == "Adopted"
+    if known == "ledger":
+        bootstrap.status = Status()
+    else:
+        bootstrap.as_superuser("UPDATE dbbootstrap.identity SET origin = 'Created'", bootstrap.database)
+    ending = await bootstrap.delete()
+    assert ending.error is None
+    all_is_kept(bootstrap, ending, {"admin", "own", "shop-db"})
+    assert f"{known} that it has only adopted it" in ending.kept[0]
+
+
 @pytest.mark.parametrize(
     ("statement", "said"),
     [

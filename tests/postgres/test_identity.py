@@ -197,7 +197,7 @@ async def test_resource_made_again_takes_its_own_back(shop: Bootstrap) -> None:
         f'take over database "{shop.database}"',
         "take over the ledger",
     )
-    assert again.query("SELECT uid FROM dbbootstrap.identity") == [(again.owner.uid,)]
+    assert again.query("SELECT uid, origin FROM dbbootstrap.identity") == [(again.owner.uid, "Created")]
     assert again.query("SELECT count(*) FROM users") == [(2,)]
     assert (await again.ready()).changes == ()
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from psycopg import sql
 
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.postgres.ownership import Origin, Owner
 
 SCHEMA = "dbbootstrap"
 TABLES = ("identity", "migration", "seed", "audit_log")
@@ -26,6 +26,7 @@ CREATE TABLE dbbootstrap.identity (
     uid text NOT NULL,
     system_identifier text,
     database_oid oid NOT NULL,
+    origin text NOT NULL CHECK (origin IN ('Created', 'Adopted')),
     created timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE dbbootstrap.migration (
@@ -75,6 +76,8 @@ class Identity:
     namespace: str
     name: str
     uid: str
+    origin: Origin
+    """The mark in the comment says it too; but that the database's owner may write, and this not."""
 
     @property
     def owner(self) -> str:
@@ -113,8 +116,8 @@ async def make(
     """
     row = sql.SQL(
         "INSERT INTO dbbootstrap.identity"
-        " (incarnation, cluster, namespace, name, uid, system_identifier, database_oid)"
-        " SELECT {}, {}, {}, {}, {}, {}, oid FROM pg_catalog.pg_database"
+        " (incarnation, cluster, namespace, name, uid, system_identifier, origin, database_oid)"
+        " SELECT {}, {}, {}, {}, {}, {}, {}, oid FROM pg_catalog.pg_database"
         " WHERE datname = pg_catalog.current_database()"
     ).format(
         identity.incarnation,
@@ -123,6 +126,7 @@ async def make(
         identity.name,
         identity.uid,
         await system_identifier(connection),
+        identity.origin.value,
     )
     # The statements of one message are one transaction.
     history = [_audit_entry(identity, stage, action) for stage, action in entries]

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from database_bootstrap import errors
 from database_bootstrap.api import names
-from database_bootstrap.postgres.ownership import Mark
+from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.stages import identity
 from database_bootstrap.stages.visit import Visit
 
 
@@ -33,12 +34,17 @@ def was_said_to_be_ours(visit: Visit, mark: Mark) -> bool:
     return visit.subject.annotations.get(names.ANNOTATION_TAKE_OVER) == mark.owner.uid
 
 
+def origin_after(visit: Visit, mark: Mark) -> Origin:
+    """Return how what is marked so came to be this resource's, once it is.
+
+    What another resource has made is adopted: that one may live all the same, and what it made is never dropped here.
+    """
+    return mark.origin if _has_our_name(visit, mark) else Origin.ADOPTED
+
+
 def not_owned(what: str, mark: Mark) -> errors.NotOwned:
     """Return the error for what is marked as another's."""
-    return errors.NotOwned(
-        f"{what} belongs to {mark.owner}; it is left alone. If that resource is gone for good, annotate this one with "
-        f"{names.ANNOTATION_TAKE_OVER}={mark.owner.uid}"
-    )
+    return errors.NotOwned(f"{what} belongs to {mark.owner}; it is left alone. {identity.how_to_take(mark.owner)}")
 
 
 def _has_our_name(visit: Visit, mark: Mark) -> bool:

@@ -8,13 +8,13 @@ from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import Adoption, Spec
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ownership import Origin
+from database_bootstrap.postgres.ownership import Mark, Origin
 from database_bootstrap.stages import adoption, catalogue, creation, identity, ledger_actions
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database, Inside, Tables
-from database_bootstrap.stages.claims import is_ours, may_take, not_owned, was_said_to_be_ours
+from database_bootstrap.stages.claims import is_ours, may_take, not_owned, origin_after, was_said_to_be_ours
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
@@ -82,7 +82,7 @@ async def _learn(visit: Visit, database: Database, inside: Inside) -> None:
     visit.facts.database = status.DatabaseStatus(
         name=database.name,
         oid=database.oid,
-        origin=status.Origin(mark.origin) if (mark := database.mark or visit.role_mark) else None,
+        origin=status.Origin(_origin_of(visit, mark, inside)) if (mark := database.mark or visit.role_mark) else None,
         incarnation=identity.pinned(visit.subject, visit.pin, inside),
         ledger_seq=inside.ledger_seq,
     )
@@ -127,7 +127,7 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
             *_compare_identity(visit, None, Inside()),
             actions.CreateDatabase(name=name),
             actions.MarkDatabase(name=name),
-            *_compare_contents(visit, Inside()),
+            *_compare_contents(visit, Inside(), Origin.CREATED),
         )
     _check_ownership(visit, found, found.database)
     creation.check(visit.spec.database, found.database)
@@ -155,29 +155,45 @@ def _check_ownership(visit: Visit, found: Found, database: Database) -> None:
 
 def _compare_present(visit: Visit, found: Found, database: Database) -> Iterator[Action]:
     inside = found.inside or (found.authority and found.authority.inside) or Inside()
+    origin = _origin(visit, found, database, inside)
     if database.mark is None:
-        yield _claim(visit, found, database)
+        yield _claim(visit, found, database, origin)
     elif not is_ours(visit, database.mark):
         is_said = was_said_to_be_ours(visit, database.mark)
-        yield actions.TakeDatabase(name=database.name, comment=database.comment, is_said=is_said)
+        yield actions.TakeDatabase(name=database.name, comment=database.comment, origin=origin, is_said=is_said)
     if found.may_take_ledger:
-        yield ledger_actions.TakeLedger()
+        yield ledger_actions.TakeLedger(origin=origin)
     yield from _compare_identity(visit, database, inside)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:
         yield actions.LimitConnections(name=database.name, limit=limit)
-    yield from _compare_contents(visit, inside)
+    yield from _compare_contents(visit, inside, origin)
 
 
-def _claim(visit: Visit, found: Found, database: Database) -> Action:
-    """Return what marks a database that has no mark: made here a moment ago, known from before, or adopted."""
-    if found.inside and found.inside.incarnation and visit.may_mark_role:
+def _origin(visit: Visit, found: Found, database: Database, inside: Inside) -> Origin:
+    """Return how the database came to be this resource's."""
+    if database.mark:
+        return _origin_of(visit, database.mark, inside)
+    if inside.incarnation and visit.may_mark_role:
         known = visit.subject.status.database
         # Where nobody knows any more it is called adopted, and so never dropped.
-        origin = Origin(known.origin) if known and known.origin else Origin.ADOPTED
-        return actions.MarkDatabase(name=database.name, comment=database.comment, origin=origin, is_new=False)
+        return Origin(known.origin) if known and known.origin else Origin.ADOPTED
     is_made_here = _was_intended(visit, database) and visit.role_mark and visit.role_mark.origin is Origin.CREATED
-    if is_made_here and found.tables and not found.tables.count:
+    return Origin.CREATED if is_made_here and found.tables and not found.tables.count else Origin.ADOPTED
+
+
+def _origin_of(visit: Visit, mark: Mark, inside: Inside) -> Origin:
+    """Return what the mark says; its comment is the owner's to write, so what was known to be adopted stays so."""
+    known = visit.subject.status.database
+    is_known = known is not None and known.origin is status.Origin.ADOPTED and known.incarnation == inside.incarnation
+    return Origin.ADOPTED if is_known else origin_after(visit, mark)
+
+
+def _claim(visit: Visit, found: Found, database: Database, origin: Origin) -> Action:
+    """Return what marks a database that has no mark: made here a moment ago, known from before, or adopted."""
+    if found.inside and found.inside.incarnation and visit.may_mark_role:
+        return actions.MarkDatabase(name=database.name, comment=database.comment, origin=origin, is_new=False)
+    if origin is Origin.CREATED:
         return actions.MarkDatabase(name=database.name, comment=database.comment)
     kind = AdoptDatabase if database.owner == visit.spec.role.name else HandOverDatabase
     tables = found.tables or (found.authority.tables if found.authority else None)
@@ -197,9 +213,9 @@ def _compare_identity(visit: Visit, database: Database | None, inside: Inside) -
             yield actions.Note(text=note)
 
 
-def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:
+def _compare_contents(visit: Visit, inside: Inside, origin: Origin) -> Iterator[Action]:
     spec = visit.spec
-    yield from _compare_ledger(visit, inside)
+    yield from _compare_ledger(visit, inside, origin)
     for parameter in spec.database.parameters:
         there = inside.parameters.get(parameter.name)
         wanted = actions.elements_of(parameter.name, parameter.value)
@@ -215,14 +231,14 @@ def _compare_contents(visit: Visit, inside: Inside) -> Iterator[Action]:
             )
 
 
-def _compare_ledger(visit: Visit, inside: Inside) -> Iterator[Action]:
+def _compare_ledger(visit: Visit, inside: Inside, origin: Origin) -> Iterator[Action]:
     if inside.has_ledger_of(visit.spec.role.name):
         yield ledger_actions.SetLedgerAside()
-        yield ledger_actions.MakeLedger(incarnation=inside.incarnation)
+        yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation)
         yield ledger_actions.CopyLedger()
         return
     if inside.incarnation is None or not inside.ledger_owners:
-        yield ledger_actions.MakeLedger(incarnation=inside.incarnation)
+        yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation)
     if inside.is_aside:
         yield ledger_actions.CopyLedger()
 

@@ -102,6 +102,7 @@ class TakeDatabase:
 
     name: str
     comment: str | None
+    origin: Origin
     is_said: bool = False
     """By a person, whose word is noted."""
 
@@ -111,7 +112,7 @@ class TakeDatabase:
     async def run(self, visit: Visit) -> None:
         before = mark_in(self.comment)
         assert before is not None
-        mark = replace(before, owner=visit.subject.owner, database=self.name)
+        mark = replace(before, owner=visit.subject.owner, database=self.name, origin=self.origin)
         statement = sql.SQL("COMMENT ON DATABASE {} IS {}").format(
             sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
         )

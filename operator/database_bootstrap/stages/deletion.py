@@ -96,6 +96,9 @@ async def _see_to_database(departure: Departure) -> str | None:
         return kept
     compare.check_owner(departure.subject, database)
     contents = await _contents(departure, database)
+    if kept := compare.keep_adopted(departure.subject, contents):
+        departure.kept.append(kept)
+        return kept
     compare.check_contents(departure.subject, contents)
     await _drop_database(departure, database)
     incarnation = f", incarnation {contents.ledger.incarnation}" if contents.ledger else ""

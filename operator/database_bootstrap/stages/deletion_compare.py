@@ -1,6 +1,7 @@
 """What is to go: pure; what is not this resource's is kept with a word, and what is in doubt stops everything."""
 
 from database_bootstrap import errors
+from database_bootstrap.api import status
 from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.ownership import Mark, Origin
 from database_bootstrap.stages.catalogue import Database
@@ -26,6 +27,25 @@ def keep_database(subject: Subject, database: Database, role: Role | None) -> st
     if why is None and role is not None and role.mark is not None and role.mark.owner != subject.owner:
         why = f'its owner, role "{subject.spec.role.name}", is not this resource\'s'
     return f'Database "{database.name}" is kept: {why}' if why else None
+
+
+def keep_adopted(subject: Subject, contents: Contents) -> str | None:
+    """Return why the database stays though its mark says that it was made here: that comment is its owner's to write.
+
+    The ledger's identity, and the status, are not.
+    """
+    known, ledger = subject.status.database, contents.ledger
+    says = None
+    if ledger is not None and ledger.origin != Origin.CREATED:
+        says = "its ledger"
+    elif (
+        known and known.origin is status.Origin.ADOPTED and (ledger is None or ledger.incarnation == known.incarnation)
+    ):
+        says = "the status"
+    return says and (
+        f'Database "{contents.database.name}" is kept: its mark says that this resource has made it, and {says} that '
+        "it has only adopted it"
+    )
 
 
 def check_owner(subject: Subject, database: Database) -> None:

@@ -32,7 +32,7 @@ _HAS_LEDGER = """
     SELECT count(*) > 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'dbbootstrap' AND c.relname = 'identity' AND c.relkind = 'r'
 """
-_LEDGER = "SELECT incarnation::text, cluster, namespace, name FROM dbbootstrap.identity"
+_LEDGER = "SELECT incarnation::text, cluster, namespace, name, origin FROM dbbootstrap.identity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,7 @@ class Ledger:
     cluster: str
     namespace: str
     name: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,8 @@ async def read_ledger(connection: Connection) -> Ledger | None:
     found = await rows(connection, _LEDGER, doing="read the ledger") if has_ledger else []
     if not found:
         return None
-    incarnation, cluster, namespace, name = found[0]
-    return Ledger(incarnation=incarnation, cluster=cluster, namespace=namespace, name=name)
+    incarnation, cluster, namespace, name, origin = found[0]
+    return Ledger(incarnation=incarnation, cluster=cluster, namespace=namespace, name=name, origin=origin)
 
 
 async def system_identifier(connection: Connection) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from database_bootstrap import errors
 from database_bootstrap.api import names
+from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.stages.catalogue import Database, Inside
 from database_bootstrap.stages.subject import Subject
 
@@ -88,8 +89,16 @@ def foreign_ledger(inside: Inside) -> errors.NotOwned:
     """Return the error for a database that another resource has set up."""
     return errors.NotOwned(
         f"The ledger in the database belongs to {inside.namespace}/{inside.name} (cluster {inside.cluster}), as after "
-        "restoring its dump here; nothing was touched. If that resource is gone for good, annotate this one with "
-        f"{names.ANNOTATION_TAKE_OVER}={inside.uid}"
+        f"restoring its dump here; nothing was touched. {how_to_take(inside)}"
+    )
+
+
+def how_to_take(owner: Owner | Inside) -> str:
+    """Return the sentence that says when a person may give to this resource what is another's, and how."""
+    return (
+        f"Only if that resource is gone for good ({names.SHORT_NAME} {owner.name} is not in namespace "
+        f"{owner.namespace} any more; a living one would lose its database), annotate this one with "
+        f"{names.ANNOTATION_TAKE_OVER}={owner.uid}"
     )
 
 

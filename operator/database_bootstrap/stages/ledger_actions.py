@@ -11,6 +11,7 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
@@ -26,6 +27,7 @@ class MakeLedger:
     Or goes on, where there was a ledger that a restore has left owned by the role.
     """
 
+    origin: Origin
     incarnation: str | None = None
 
     def __str__(self) -> str:
@@ -41,6 +43,7 @@ class MakeLedger:
             namespace=owner.namespace,
             name=owner.name,
             uid=owner.uid,
+            origin=self.origin,
         )
         ends = await _ends(await visit.sessions.owner()) if self.incarnation else {}
         connection = await visit.sessions.administrator(spec.database.name)
@@ -139,16 +142,20 @@ async def _copy(connection: Connection, table: str) -> sql.Composed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeLedger:
-    """Write into the ledger whose it is now; its incarnation stays."""
+    """Write into the ledger whose it is now; its incarnation stays, and how it came to be the same resource's."""
+
+    origin: Origin
+    """Of what another resource has made."""
 
     def __str__(self) -> str:
         return "take over the ledger"
 
     async def run(self, visit: Visit) -> None:
         owner = visit.subject.owner
-        statement = sql.SQL("UPDATE dbbootstrap.identity SET cluster = {}, namespace = {}, name = {}, uid = {}").format(
-            owner.cluster, owner.namespace, owner.name, owner.uid
-        )
+        statement = sql.SQL(
+            "UPDATE dbbootstrap.identity SET origin = CASE WHEN (cluster, namespace, name) = ({0}, {1}, {2})"
+            " THEN origin ELSE {4} END, cluster = {0}, namespace = {1}, name = {2}, uid = {3}"
+        ).format(owner.cluster, owner.namespace, owner.name, owner.uid, self.origin.value)
         await execute(await visit.sessions.administrator(visit.spec.database.name), statement, doing=str(self))
 
 

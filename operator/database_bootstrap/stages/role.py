@@ -13,7 +13,14 @@ from database_bootstrap.stages import role_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptRole
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database
-from database_bootstrap.stages.claims import is_ours, may_be_ours, may_take, not_owned, was_said_to_be_ours
+from database_bootstrap.stages.claims import (
+    is_ours,
+    may_be_ours,
+    may_take,
+    not_owned,
+    origin_after,
+    was_said_to_be_ours,
+)
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
@@ -211,7 +218,8 @@ def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
     if role.own_mark:
         if not is_ours(visit, role.own_mark):
             is_said = was_said_to_be_ours(visit, role.own_mark)
-            yield actions.MarkRole(name=name, comment=role.comment, origin=role.own_mark.origin, is_said=is_said)
+            came = origin_after(visit, role.own_mark)
+            yield actions.MarkRole(name=name, comment=role.comment, origin=came, is_said=is_said)
     elif found.survey is None:
         if role.mark and not role.mark.role_unmarked:
             yield actions.MarkRole(name=name, comment=role.comment, origin=origin)
