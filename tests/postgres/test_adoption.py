@@ -256,14 +256,24 @@ async def test_database_without_its_role_makes_no_role(legacy: Bootstrap) -> Non
 
 
 @pytest.mark.parametrize("admin", ["createrole"], indirect=True)
-async def test_password_of_an_adopted_role_is_only_set_after_it_was_known(legacy: Bootstrap) -> None:
+async def test_password_and_attributes_of_an_adopted_role_are_never_set(legacy: Bootstrap) -> None:
     legacy.migrate("SQL", {"1_bad.sql": "SELECT broken"})
     report = await legacy.apply()
     assert report.trouble and report.trouble.stage is StageName.MIGRATIONS
     legacy.drawer.put("own", {"password": "another"})
-    report = await legacy.apply()
-    assert report.trouble and report.trouble.reason is Reason.ROLE_LOGIN_REFUSED
-    assert query_as_role(legacy, "SELECT 1") == [(1,)]
+    refused(await legacy.apply(), Reason.ROLE_LOGIN_REFUSED, "Secret own", f'ALTER ROLE "{legacy.role}" PASSWORD')
+    legacy.drawer.put("own", {"password": PASSWORD})
+    del legacy.raw["migrations"]
+    await legacy.ready()
+    legacy.drawer.put("own", {"password": "another"})
+    found = before(legacy)
+    refused(await legacy.apply(), Reason.ROLE_LOGIN_REFUSED, "Secret own", f'ALTER ROLE "{legacy.role}" PASSWORD')
+    legacy.as_superuser(f'ALTER ROLE "{legacy.role}" NOLOGIN')
+    refused(await legacy.apply(), Reason.ROLE_LOGIN_REFUSED, f'ALTER ROLE "{legacy.role}" LOGIN')
+    legacy.as_superuser(f'ALTER ROLE "{legacy.role}" LOGIN')
+    assert before(legacy) == found
+    legacy.drawer.put("own", {"password": PASSWORD})
+    assert (await legacy.ready()).changes == ()
 
 
 @pytest.mark.parametrize("admin", ["createrole"], indirect=True)

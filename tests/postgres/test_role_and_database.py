@@ -64,11 +64,18 @@ async def test_password_rotated_in_its_secret_is_set_and_published(bootstrap: Bo
     assert (await bootstrap.ready()).changes == ()
 
 
-async def test_nologin_is_repaired(bootstrap: Bootstrap) -> None:
+async def test_nologin_of_a_dba_is_left_and_said(bootstrap: Bootstrap) -> None:
     await bootstrap.ready()
     bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.role}" NOLOGIN')
-    assert (await bootstrap.ready()).changes == (f'let role "{bootstrap.role}" log in',)
-    assert bootstrap.query("SELECT 1") == [(1,)]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.ROLE_LOGIN_REFUSED
+    statement = f'ALTER ROLE "{bootstrap.role}" LOGIN'
+    assert statement in report.trouble.message
+    assert report.changes == ()
+    with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+        bootstrap.query("SELECT 1")
+    bootstrap.as_superuser(statement)
+    assert (await bootstrap.ready()).changes == ()
 
 
 async def test_connection_limits_follow_the_spec_only_where_it_names_them(bootstrap: Bootstrap) -> None:

@@ -189,12 +189,25 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
 
 def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
     name = visit.spec.role.name
-    yield from _compare_mark(visit, found, role)
     if not found.password_kept:
         yield actions.RestorePassword(secret=visit.credentials.password_secret)
+    # Before the mark: a role that was taken over is marked as adopted, and no password is set for those.
+    yield from _compare_login(visit, found, role)
+    yield from _compare_mark(visit, found, role)
+    limit = visit.spec.role.connection_limit
+    if limit is not None and limit != role.connection_limit:
+        yield actions.LimitConnections(name=name, limit=limit)
+
+
+def _compare_login(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
+    name = visit.spec.role.name
     if not role.can_login:
-        yield actions.AllowLogin(name=name)
-    elif found.refusal == _REFUSED and role.expired:
+        # It was made with LOGIN: a DBA has locked the application out, as before a dump that must miss no row.
+        raise errors.RoleLoginRefused(
+            f'Role "{name}" may not log in, as somebody has set with NOLOGIN; to let it in again, run '
+            f'ALTER ROLE "{name}" LOGIN'
+        )
+    if found.refusal == _REFUSED and role.expired:
         raise errors.RoleLoginRefused(
             f'Role "{name}" is valid until a time that has passed, so that no password logs in; a DBA set that, and '
             f"can take it away with ALTER ROLE \"{name}\" VALID UNTIL 'infinity'"
@@ -206,9 +219,6 @@ def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]
         raise errors.RoleLoginRefused(
             f'The server lets role "{name}" not in at all (SQLSTATE 28000): pg_hba.conf has no line for it'
         )
-    limit = visit.spec.role.connection_limit
-    if limit is not None and limit != role.connection_limit:
-        yield actions.LimitConnections(name=name, limit=limit)
 
 
 def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
@@ -234,8 +244,8 @@ def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
 
 
 def _check_rotation(visit: Visit, role: Role) -> None:
-    """Raise where the password of an adopted role was never known here: adoption sets none."""
-    if role.mark and role.mark.origin is Origin.ADOPTED and visit.pin is None:
+    """Raise for an adopted role: its password is set by whoever has made it."""
+    if role.mark and role.mark.origin is Origin.ADOPTED:
         name, reference = visit.spec.role.name, visit.spec.role.password_secret_ref
         secret = reference.name if reference else visit.credentials.password_secret
         raise errors.RoleLoginRefused(

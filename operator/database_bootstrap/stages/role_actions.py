@@ -139,21 +139,6 @@ class SetPassword:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllowLogin:
-    """Let the role log in again."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f'let role "{self.name}" log in'
-
-    async def run(self, visit: Visit) -> None:
-        statement = sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(self.name))
-        await execute(await visit.sessions.administrator(), statement, doing=str(self))
-        visit.sessions.forget_refusal()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitConnections:
     """Set the role's connection limit."""
 
