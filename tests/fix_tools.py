@@ -1,5 +1,7 @@
 """Migration tools on a real server, without the engine: a role, its database with our ledger, and a run."""
 
+import re
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ import pytest
 import pytest_asyncio
 from psycopg import sql
 
+from database_bootstrap.api import names
 from database_bootstrap.bundles.bundle import Bundle, File, bundle_of
 from database_bootstrap.postgres import ledger, locks, session
 from database_bootstrap.postgres.connection import Connection
@@ -101,6 +104,14 @@ def _settings_of(options: Options) -> Settings:
     search_path = {} if options.schema == "public" else {"search_path": sql.Identifier(options.schema).as_string()}
     limits = {"lock_timeout": f"{options.lock_timeout}s", "statement_timeout": f"{options.statement_timeout}s"}
     return {**session.OWNER, **limits, **search_path}
+
+
+def cure_in(message: str, how: str) -> str:
+    """Return the value of the annotation that the message asks for, as a shell reads it."""
+    said = re.search(rf"'?{re.escape(names.ANNOTATION_RESOLVE)}=[^,]+={how}@[0-9a-f]{{8}}'?", message)
+    assert said, message
+    (argument,) = shlex.split(said.group())
+    return argument.removeprefix(f"{names.ANNOTATION_RESOLVE}=")
 
 
 def bundle(files: Mapping[str, str]) -> Bundle:

@@ -11,6 +11,7 @@ from database_bootstrap.api import names
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap, outcome
+from fix_tools import cure_in
 from postgres import alembic_projects as projects
 
 USERS = "CREATE TABLE users (id serial PRIMARY KEY, email text UNIQUE)"
@@ -170,39 +171,46 @@ async def test_half_applied_one_goes_on_with_a_person_s_word(bootstrap: Bootstra
     line = next(number for number, text in enumerate(kind.half.splitlines(), start=1) if FAILS in text)
     await bootstrap.ready()
     bootstrap.migrate(kind.tool, kind.broken())
+    said: set[str] = set()
     for _ in range(2):
         report = await bootstrap.apply()
         message = stopped(report, Reason.MIGRATION_HALF_APPLIED)
-        assert f"dbbootstrap.io/resolve={name}=applied" in message
-        assert f"dbbootstrap.io/resolve={name}=rolled-back" in message
+        cures = {how: cure_in(message, how) for how in ("applied", "rolled-back")}
+        assert all(cure.startswith(f"{name}={how}@") for how, cure in cures.items())
+        said.update(cures.values())
         assert standing(report) == (1, 2)
         assert report.facts.migrations and (failed := report.facts.migrations.failed)
         assert (failed.name, failed.sql_state, failed.line) == (name, "22012", line)
         assert failed.message and "division by zero" in failed.message
-    assert report.changes == ()
+    assert (report.changes, len(said)) == ((), 2)
 
-    for nonsense in ("yes", f"{name}=done", f"{kind.names[2]}=applied", f"{name}=applied#2"):
+    for nonsense in ("yes", f"{name}=done", cures["applied"].replace(name, kind.names[2]), f"{name}=applied@00000000"):
         bootstrap.annotations[names.ANNOTATION_RESOLVE] = nonsense
         report = await bootstrap.apply()
         assert f"says '{nonsense}'" in stopped(report, Reason.MIGRATION_HALF_APPLIED)
         assert report.changes == ()
 
     # Not undone in truth: it stops again, and the same word does not count a second time.
-    bootstrap.annotations[names.ANNOTATION_RESOLVE] = f"{name}=rolled-back"
+    bootstrap.annotations[names.ANNOTATION_RESOLVE] = cures["rolled-back"]
     assert (await bootstrap.plan()).changes[0] == f"record migration {name} as rolled back, as a person said"
     report = await bootstrap.apply()
     assert report.changes == (f"record migration {name} as rolled back, as a person said",)
     for _ in range(2):
         message = stopped(report, Reason.MIGRATION_HALF_APPLIED)
-        assert f"dbbootstrap.io/resolve={name}=applied#2" in message
+        again = cure_in(message, "applied")
+        assert again not in said
+        said.add(cure_in(message, "rolled-back"))
         assert report.facts.migrations and report.facts.migrations.failed
         assert report.facts.migrations.failed.sql_state == "42P07"
         report = await bootstrap.apply()
         assert report.changes == ()
-    assert "does not count for this time" in stopped(report, Reason.MIGRATION_HALF_APPLIED)
+    message = stopped(report, Reason.MIGRATION_HALF_APPLIED)
+    assert "does not count for this time" in message
+    assert f"then say {again.replace('=applied', '=rolled-back')}." in message
+    assert len(said) == 3
 
     bootstrap.query("INSERT INTO users (email) VALUES ('a')")
-    bootstrap.annotations[names.ANNOTATION_RESOLVE] = f"{name}=applied#2"
+    bootstrap.annotations[names.ANNOTATION_RESOLVE] = again
     report = await bootstrap.ready()
     assert [change for change in report.changes if "migration" in change] == [
         f"record migration {name} as applied, as a person said",
@@ -220,11 +228,16 @@ async def test_half_applied_one_goes_on_with_a_person_s_word(bootstrap: Bootstra
 
 
 async def test_undone_one_is_run_again_once_a_person_says_so(bootstrap: Bootstrap, kind: Kind) -> None:
+    # Words that were there before: from another database, with the manifest. Nobody has looked at this one.
+    bootstrap.annotations[names.ANNOTATION_RESOLVE] = f"{kind.names[1]}=rolled-back@0a1b2c3d"
+    await bootstrap.ready()
     bootstrap.migrate(kind.tool, kind.broken())
-    await bootstrap.apply()
+    for _ in range(2):
+        message = stopped(await bootstrap.apply(), Reason.MIGRATION_HALF_APPLIED)
+    assert bootstrap.query("SELECT count(*) FROM dbbootstrap.migration WHERE state = 'resolved'") == [(0,)]
     bootstrap.as_superuser("DROP TABLE audit_log", bootstrap.database)
     bootstrap.migrate(kind.tool, kind.files)
-    bootstrap.annotations[names.ANNOTATION_RESOLVE] = f"{kind.names[1]}=rolled-back"
+    bootstrap.annotations[names.ANNOTATION_RESOLVE] = cure_in(message, "rolled-back")
     assert standing(await bootstrap.ready()) == (3, 0)
     assert (await bootstrap.ready()).changes == ()
     assert [row for (row,) in bootstrap.query(kind.history)] == list(kind.whole)

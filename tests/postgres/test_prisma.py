@@ -13,7 +13,7 @@ from database_bootstrap.errors import LockHeld, MigrationHalfApplied, SchemaHasO
 from database_bootstrap.tools.migrators import Migrator, held, quiet
 from database_bootstrap.tools.tool import Applied, Options
 from fix_prisma import PrismaCommand
-from fix_tools import Workbench
+from fix_tools import Workbench, cure_in
 
 INIT, USERS, ORDERS = "20240101000000_init", "20240102000000_Add.Users v2", "20240103000000_orders"
 TEXTS = {
@@ -328,15 +328,18 @@ async def test_person_s_word_is_what_prisma_resolves(
 ) -> None:
     theirs, ours = await make_workbench(""), await make_workbench("")
     broken = files(INIT, x="CREATE TABLE a ();\nCREATE INDEX CONCURRENTLY i ON missing (id);")
+    said = []
     for workbench in (theirs, ours):
-        with pytest.raises(MigrationHalfApplied, match=f"dbbootstrap.io/resolve=x={how}"):
+        with pytest.raises(MigrationHalfApplied) as caught:
             await workbench.migrate("Prisma", broken)
+        said.append(cure_in(caught.value.message, how))
+    assert not await ours.resolve("Prisma", broken, said[0])
     prisma = make_prisma(theirs)
     prisma.project(broken)
     prisma.succeed("migrate", "resolve", f"--{how}", "x")
-    assert await ours.resolve("Prisma", broken, f"x={how}")
+    assert await ours.resolve("Prisma", broken, said[1])
     assert shape(ours) == shape(theirs)
-    assert not await ours.resolve("Prisma", broken, f"x={how}")
+    assert not await ours.resolve("Prisma", broken, said[1])
     # What stopped is left as it is by a deploy too, until it was resolved.
     prisma.workbench = ours
     assert ("No pending" in prisma.run("migrate", "deploy").stdout) == (how == "applied")
@@ -359,7 +362,7 @@ async def test_what_a_deploy_has_left_behind_is_named(
         await workbench.look("Prisma", broken)
     assert caught.value.sql_state == "23505"
     assert "4111" not in caught.value.message
-    assert await workbench.resolve("Prisma", broken, "x=rolled-back")
+    assert await workbench.resolve("Prisma", broken, cure_in(caught.value.message, "rolled-back"))
     assert (await workbench.look("Prisma", broken)).pending == ("x",)
 
 

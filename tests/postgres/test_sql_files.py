@@ -1,15 +1,11 @@
 """Plain SQL files on a real server: the ledger is their history, and its newest row about a file is what counts."""
 
-import re
-import shlex
-
 import pytest
 
-from database_bootstrap.api import names
 from database_bootstrap.errors import MigrationDiverged, MigrationHalfApplied
 from database_bootstrap.tools.sql_files import SqlFiles, checksum_of
 from database_bootstrap.tools.tool import Options
-from fix_tools import Workbench
+from fix_tools import Workbench, cure_in
 
 FILES = {"V1__users.sql": "CREATE TABLE users (id int);", "V2__name.sql": "ALTER TABLE users ADD name text;\r\n"}
 BROKEN = {**FILES, "V3__it's.sql": "-- dbbootstrap: transaction=off\nCREATE TABLE half ();\nSELECT missing;"}
@@ -74,11 +70,7 @@ async def test_what_a_half_applied_one_says_to_do_works(
     with pytest.raises(MigrationHalfApplied) as caught:
         await workbench.migrate("SQL", BROKEN)
     assert workbench.query("SELECT to_regclass('half')::text") == [("half",)]
-    # As a shell reads it.
-    said = re.search(rf"'{names.ANNOTATION_RESOLVE}=\S+={how}'", caught.value.message)
-    assert said
-    (argument,) = shlex.split(said.group())
-    text = argument.removeprefix(f"{names.ANNOTATION_RESOLVE}=")
+    text = cure_in(caught.value.message, how)
     assert await workbench.resolve("SQL", BROKEN, text)
     assert (await workbench.look("SQL", BROKEN)).pending == pending
     assert not await workbench.resolve("SQL", BROKEN, text)

@@ -22,7 +22,7 @@ from database_bootstrap.tools.alembic_table import Table, one, quoted
 from database_bootstrap.tools.alembic_verdict import Circumstances, Told
 from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.migration import upto
-from database_bootstrap.tools.resolution import Word, how_often
+from database_bootstrap.tools.resolution import Word, last_stop
 from database_bootstrap.tools.sandbox import Lost, Zygote, level, wire
 from database_bootstrap.tools.tool import Comparison, History, Options, Run, Standing
 
@@ -139,7 +139,6 @@ class Alembic:
             missing=[name for name in (*run.baseline[-1:], *pending) if name not in present],
             options=run.options,
             origin=f"database {run.login.database} as {run.login.user}",
-            resolved=await how_often(run.connection, self.name, told.half_applied) if told.half_applied else 0,
         )
         await _conclude(case, source, table, run)
 
@@ -216,6 +215,7 @@ async def _conclude(case: Circumstances, source: Source, known: Table, run: Run)
         state, words = (failed.sql_state, alembic_verdict.words_of(failed)) if failed else (None, None)
         row = replace(row, checksum=source.checksums.get(name), sql_state=state, error=words)
         await ledger.record_migration(run.connection, row, run.actor)
+        error = alembic_verdict.error_of(replace(case, stop=await last_stop(run.connection, Alembic.name, name)))
     elif error is None and not case.told.applied and found != known:
         # Somebody else has applied all, in a table that only env.py knows: remember it, or each visit would ask again.
         for name in source.graph.heads:
@@ -234,7 +234,7 @@ def _refuse_half_applied(source: Source, history: History, pending: tuple[str, .
             line = _LINE.search(why)
             raise MigrationHalfApplied(
                 f"Revision {row.name} stopped after a part of it was committed: {why}. It is not run again by itself. "
-                f"{alembic_verdict.next_step(row.name, row.resolved)}",
+                f"{alembic_verdict.next_step(row.name, row.stop)}",
                 name=row.name,
                 sql_state=row.detail.get("state"),
                 detail=why,

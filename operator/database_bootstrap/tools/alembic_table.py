@@ -10,7 +10,7 @@ from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools.alembic_graph import Graph
-from database_bootstrap.tools.resolution import How, Word, count, due
+from database_bootstrap.tools.resolution import How, Word, due, name_stops
 from database_bootstrap.tools.tool import Applied, History, Options, Run
 
 Table = tuple[str, str]
@@ -56,7 +56,7 @@ async def _find(connection: Connection, options: Options) -> tuple[Table, tuple[
                 halves.append(Applied(name=words[0], checksum=checksum, finished=False, detail=detail))
             elif await one(connection, _EXISTS, (quoted((words[0], words[1])),)):
                 table = (words[0], words[1])
-    return table, await count(connection, _TOOL, halves)
+    return table, await name_stops(connection, _TOOL, halves)
 
 
 async def history_in(connection: Connection, table: Table, halves: tuple[Applied, ...] = ()) -> History:

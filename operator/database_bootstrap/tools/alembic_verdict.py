@@ -58,8 +58,8 @@ class Circumstances:
     options: Options
     origin: str
     """Database and role, for messages."""
-    resolved: int = 0
-    """How often a person's word on the half-applied revision has counted before."""
+    stop: str | None = None
+    """What names the stop of the half-applied revision in a person's word, once it is recorded."""
 
 
 def in_place(told: Told, layout: Layout) -> Told:
@@ -88,7 +88,7 @@ def _half_applied(case: Circumstances, revision: str) -> errors.BootstrapError:
     return errors.MigrationHalfApplied(
         f"Revision {revision} stopped after a part of it was committed (by an autocommit_block, its own COMMIT, or an "
         f"engine in autocommit mode): {why}. {_kept(case)} It is not run again by itself. "
-        f"{next_step(revision, case.resolved)}",
+        f"{next_step(revision, case.stop)}",
         name=revision,
         sql_state=failed.sql_state if failed else None,
         detail=why,
@@ -96,10 +96,10 @@ def _half_applied(case: Circumstances, revision: str) -> errors.BootstrapError:
     )
 
 
-def next_step(revision: str, resolved: int) -> str:
+def next_step(revision: str, stop: str | None) -> str:
     """Return what a person does about a revision of which a part was committed."""
     return (
-        f"{advice(revision, resolved)}. `alembic stamp {revision}` is as good for the first, and for the second the "
+        f"{advice(revision, stop)}. `alembic stamp {revision}` is as good for the first, and for the second the "
         "revision's file, changed so that it can run as a whole"
     )
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from uuid import uuid4
 
 from psycopg import sql
 
@@ -16,7 +17,7 @@ from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.locale_order import locale_key
 from database_bootstrap.tools.migration import Migration, check_pending, content_of, upto
 from database_bootstrap.tools.migrators import Migrator, held, put_down
-from database_bootstrap.tools.resolution import Word, advice, assume, due
+from database_bootstrap.tools.resolution import Word, advice, assume, due, stop_of
 from database_bootstrap.tools.running import Job, half_applied, run_script
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run, Standing
 
@@ -72,7 +73,7 @@ class Prisma:
         for row in history.rows:
             if not (row.finished or row.rolled_back):
                 words = str(row.detail.get("words") or "a place that nobody recorded")
-                raise half_applied(row.name, words, _next_step(row.name, options.schema, row.resolved), name=row.name)
+                raise half_applied(row.name, words, _next_step(row.name, options.schema, row.stop), name=row.name)
         applied = _applied(history)
         baseline = self.upto(source, options.baseline) if options.baseline and not history.rows else ()
         done = applied.keys() | set(baseline)
@@ -272,20 +273,21 @@ async def _record_baseline(migrations: Sequence[Migration], run: Run) -> None:
 
 def _job_of(migration: Migration, run: Run) -> Job:
     schema, name = run.options.schema, migration.name
-    losses = run.gate.losses.get(name, ())
+    losses, identifier = run.gate.losses.get(name, ()), str(uuid4())
     return Job(
         script=migration.script,
         row=MigrationRow(tool=NAME, name=name, checksum=migration.checksum, state="running", losses=losses),
-        records=prisma_table.records_of(schema, name, migration.checksum),
+        records=prisma_table.records_of(schema, name, migration.checksum, identifier),
         is_applied=prisma_table.is_applied(schema, name),
         alone=partial(put_down, run.connection, Migrator.PRISMA, _DEPLOY),
         next_step=partial(_next_step, name, schema),
+        stop=stop_of(identifier),
     )
 
 
-def _next_step(name: str, schema: str, resolved: int) -> str:
+def _next_step(name: str, schema: str, stop: str | None) -> str:
     """Return what a person does about a migration that stopped in the middle."""
     return (
-        f"{advice(name, resolved)} (schema {schema}). `prisma migrate resolve --applied {name}` and "
+        f"{advice(name, stop)} (schema {schema}). `prisma migrate resolve --applied {name}` and "
         f"`prisma migrate resolve --rolled-back {name}` do the same"
     )

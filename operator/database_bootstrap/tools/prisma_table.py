@@ -9,7 +9,7 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.tools.migrators import Migrator, quiet
-from database_bootstrap.tools.resolution import How, Word, count
+from database_bootstrap.tools.resolution import How, Word, stop_of
 from database_bootstrap.tools.running import Records
 from database_bootstrap.tools.tool import Applied, History
 
@@ -33,9 +33,9 @@ CREATE TABLE {table} (
 )"""
 
 
-def records_of(schema: str, name: str, checksum: str) -> Records:
+def records_of(schema: str, name: str, checksum: str, identifier: str) -> Records:
     """Return what `migrate deploy` writes; times are the server's, so that one order holds for all."""
-    names = {"table": sql.Identifier(schema, TABLE), "id": str(uuid4()), "name": name, "checksum": checksum}
+    names = {"table": sql.Identifier(schema, TABLE), "id": identifier, "name": name, "checksum": checksum}
     return Records(
         whole=sql.SQL(
             "INSERT INTO {table} (id, checksum, migration_name, started_at, finished_at, applied_steps_count)"
@@ -99,19 +99,26 @@ async def read(connection: Connection, schema: str) -> History:
     if not table_exists:
         return History(table_exists=False, tables=tables)
     rows = await quiet(connection, partial(_rows, connection, schema), Migrator.US, Migrator.PRISMA)
-    return History(table_exists=True, rows=await count(connection, "Prisma", rows), tables=tables)
+    return History(table_exists=True, rows=rows, tables=tables)
 
 
 async def _rows(connection: Connection, schema: str) -> tuple[Applied, ...]:
     cursor = await connection.execute(
         sql.SQL(
             "SELECT migration_name, checksum, finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
-            " CASE WHEN finished_at IS NULL THEN logs END FROM {} ORDER BY started_at"
+            " CASE WHEN finished_at IS NULL THEN logs END, id FROM {} ORDER BY started_at"
         ).format(sql.Identifier(schema, TABLE))
     )
     return tuple(
-        Applied(name=name, checksum=checksum, finished=finished, rolled_back=rolled_back, detail=_detail(logs))
-        for name, checksum, finished, rolled_back, logs in await cursor.fetchall()
+        Applied(
+            name=name,
+            checksum=checksum,
+            finished=finished,
+            rolled_back=rolled_back,
+            stop=None if finished or rolled_back else stop_of(identifier),
+            detail=_detail(logs),
+        )
+        for name, checksum, finished, rolled_back, logs, identifier in await cursor.fetchall()
     )
 
 

@@ -1,5 +1,10 @@
-"""A person's word on a migration that stopped in the middle: `<migration>=applied` or `<migration>=rolled-back`."""
+"""A person's word on a migration that stopped in the middle: `<migration>=applied@<which>` or `=rolled-back@<which>`.
 
+What stands behind the @ names this one stop in this one database: the annotation may stay, and go with its manifest to
+another database, where the same migration stops for the first time and nobody has undone anything.
+"""
+
+import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -10,14 +15,17 @@ from database_bootstrap.api import names
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.tools.tool import Applied, History
 
-_FORM = re.compile(r"(.+)=(applied|rolled-back)(?:#([1-9][0-9]{0,6}))?", re.DOTALL)
+_FORM = re.compile(r"(.+)=(applied|rolled-back)(?:@([0-9a-f]{8}))?", re.DOTALL)
 _SHOWN = 200
 """Characters of a value that is quoted."""
 _HAS_LEDGER = "SELECT pg_catalog.to_regclass('dbbootstrap.migration') IS NOT NULL"
-_COUNT = """
-    SELECT name, pg_catalog.count(*) FROM dbbootstrap.migration
-    WHERE tool = %s AND state = 'resolved' AND name = ANY (%s) GROUP BY name
+_STOPS = """
+    SELECT DISTINCT ON (m.name) m.name, pg_catalog.concat_ws(' ', i.incarnation, m.seq, extract(epoch FROM m.time))
+    FROM dbbootstrap.migration AS m LEFT JOIN dbbootstrap.identity AS i ON true
+    WHERE m.tool = %s AND m.name = ANY (%s) AND m.state IN ('running', 'failed')
+    ORDER BY m.name, m.state = 'running' DESC, m.seq DESC
 """
+"""The newest try of each. Its row alone would not do: numbers are the same in every database, and after a restore."""
 
 
 class How(StrEnum):
@@ -31,14 +39,14 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """What the annotation says. It counts once: a second word on the same migration ends with `#2`."""
+    """What the annotation says. It counts for the one stop that it names, and so once."""
 
     name: str
     how: How
-    number: int = 1
+    stop: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}={self.how}" + (f"#{self.number}" if self.number > 1 else "")
+        return f"{self.name}={self.how}" + (f"@{self.stop}" if self.stop else "")
 
 
 def parse(text: str) -> Word | None:
@@ -46,8 +54,13 @@ def parse(text: str) -> Word | None:
     found = _FORM.fullmatch(text)
     if found is None:
         return None
-    name, how, number = found.groups()
-    return Word(name=name, how=How(how), number=int(number or 1))
+    name, how, stop = found.groups()
+    return Word(name=name, how=How(how), stop=stop)
+
+
+def stop_of(identity: str) -> str:
+    """Return what names a stop in a person's word, short enough to be typed."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
 
 def due(text: str | None, history: History) -> Word | None:
@@ -56,7 +69,7 @@ def due(text: str | None, history: History) -> Word | None:
     if word is None:
         return None
     for row in _stuck(history):
-        if _is_about(word, row) and word.number == row.resolved + 1:
+        if _is_about(word, row) and word.stop is not None and word.stop == row.stop:
             return replace(word, name=row.name)
     return None
 
@@ -68,12 +81,14 @@ def remark(text: str | None, history: History) -> str | None:
     said = f"The annotation {names.ANNOTATION_RESOLVE} says {text[:_SHOWN]!r}, "
     word = parse(text)
     if word is None:
-        return f"{said}which is neither <migration>=applied nor <migration>=rolled-back, and does nothing."
+        return f"{said}which is neither <migration>=applied@… nor <migration>=rolled-back@…, and does nothing."
     stuck = _stuck(history)
     if not stuck or due(text, history):
         return None
-    if any(_is_about(word, row) for row in stuck):
-        return f"{said}which does not count for this time."
+    for row in stuck:
+        if _is_about(word, row):
+            right = replace(word, name=row.name, stop=row.stop)
+            return f"{said}which does not count for this time: look at this database, and then say {right}."
     return f"{said}and that one did not stop in the middle."
 
 
@@ -85,9 +100,11 @@ def _is_about(word: Word, row: Applied) -> bool:
     return word.name in (row.name, row.name.removesuffix(".sql"))
 
 
-def advice(name: str, resolved: int) -> str:
+def advice(name: str, stop: str | None) -> str:
     """Return what a person does about a migration that stopped in the middle."""
-    words = (Word(name=name, how=how, number=resolved + 1) for how in How)
+    if stop is None:
+        return "Look at what of it is there, and finish or undo it by hand; the next look says what to annotate then"
+    words = (Word(name=name, how=how, stop=stop) for how in How)
     applied, rolled_back = (shlex.quote(f"{names.ANNOTATION_RESOLVE}={word}") for word in words)
     return (
         f"Look at what of it is there. Either finish it by hand and annotate the resource with {applied}, or undo it "
@@ -108,8 +125,8 @@ def assume(history: History, word: Word) -> History:
     )
 
 
-async def count(connection: Connection, tool: str, rows: Iterable[Applied]) -> tuple[Applied, ...]:
-    """Return the rows with how often a person's word has counted; it is asked only of those that need one."""
+async def name_stops(connection: Connection, tool: str, rows: Iterable[Applied]) -> tuple[Applied, ...]:
+    """Return the rows with what names each one's stop; the ledger is asked only of those that need it."""
     given = tuple(rows)
     stuck = [row.name for row in given if not (row.finished or row.rolled_back)]
     if not stuck:
@@ -117,14 +134,15 @@ async def count(connection: Connection, tool: str, rows: Iterable[Applied]) -> t
     has_ledger = await (await connection.execute(_HAS_LEDGER)).fetchone()
     if has_ledger is None or not has_ledger[0]:
         return given
-    found = await _counts(connection, tool, stuck)
-    return tuple(replace(row, resolved=found.get(row.name, 0)) for row in given)
+    found = await _stops(connection, tool, stuck)
+    return tuple(replace(row, stop=found.get(row.name)) for row in given)
 
 
-async def how_often(connection: Connection, tool: str, name: str) -> int:
-    """Return how often a person's word on this migration has counted."""
-    return (await _counts(connection, tool, [name])).get(name, 0)
+async def last_stop(connection: Connection, tool: str, name: str) -> str | None:
+    """Return what names the newest try of this migration, as the ledger has it."""
+    return (await _stops(connection, tool, [name])).get(name)
 
 
-async def _counts(connection: Connection, tool: str, migrations: list[str]) -> dict[str, int]:
-    return dict(await (await connection.execute(_COUNT, (tool, migrations))).fetchall())
+async def _stops(connection: Connection, tool: str, migrations: list[str]) -> dict[str, str]:
+    cursor = await connection.execute(_STOPS, (tool, migrations))
+    return {name: stop_of(identity) for name, identity in await cursor.fetchall()}

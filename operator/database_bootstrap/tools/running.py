@@ -68,8 +68,10 @@ class Job:
     records: Records = field(default_factory=Records)
     is_applied: sql.Composed
     """A query that gives a row when somebody has applied it meanwhile."""
-    next_step: Callable[[int], str]
-    """What a person does when it stopped half-way; a person's word has counted so often before."""
+    next_step: Callable[[str | None], str]
+    """What a person does when it stopped half-way, with what names this stop."""
+    stop: str | None = None
+    """What would name it; None: it is the ledger that says so."""
     alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around statements that run alone: what must not be held meanwhile is put down."""
 
@@ -116,7 +118,7 @@ async def _attempt(run: Run, job: Job) -> None:
         raise locks.lost()
     if connection.info.transaction_status != pq.TransactionStatus.INTRANS:
         raise errors.MigrationHalfApplied(
-            f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step(0)}",
+            f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step(None)}",
             name=job.row.name,
         )
     row = replace(job.row, state="applied", mode=script.mode, statements=script.count)
@@ -238,18 +240,18 @@ async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     row = replace(
         job.row, state="failed", mode=job.script.mode, statements=failure.done, sql_state=failure.state or None
     )
-    resolved = 0
+    stop = job.stop
     try:
         await _roll_back(run.connection)
         await run.connection.execute(_SETTLE)
-        resolved = await resolution.how_often(run.connection, job.row.tool, job.row.name)
+        stop = stop or await resolution.last_stop(run.connection, job.row.tool, job.row.name)
         invalid = await _invalid_indexes(run.connection)
         if invalid:
             words += f"; INVALID indexes: {', '.join(invalid)}"
         await _record(run, job.records.fail(words), replace(row, error=words))
     except psycopg.Error:
         words += "; the connection then broke off"
-    return half_applied(job.script.path, words, job.next_step(resolved), name=job.row.name)
+    return half_applied(job.script.path, words, job.next_step(stop), name=job.row.name)
 
 
 def half_applied(path: str, words: str, next_step: str, *, name: str) -> errors.MigrationHalfApplied:

@@ -19,7 +19,7 @@ from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools.batch import Judged
 from database_bootstrap.tools.migration import Migration, check_pending, content_of, upto
 from database_bootstrap.tools.migrators import Migrator, quiet
-from database_bootstrap.tools.resolution import Word, advice, assume, count, due
+from database_bootstrap.tools.resolution import Word, advice, assume, due, name_stops
 from database_bootstrap.tools.running import Job, half_applied, run_script
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run, Standing
 
@@ -82,13 +82,13 @@ class SqlFiles:
         if exists is None or not exists[0]:
             return History(table_exists=False)
         rows = await quiet(connection, partial(_rows, connection), Migrator.US)
-        return History(table_exists=True, rows=await count(connection, NAME, rows))
+        return History(table_exists=True, rows=await name_stops(connection, NAME, rows))
 
     def compare(self, source: SqlSource, history: History, options: Options) -> Comparison:
         for row in history.rows:
             if not (row.finished or row.rolled_back):
                 words = str(row.detail.get("error") or "a place that nobody recorded")
-                raise half_applied(row.name, words, advice(row.name, row.resolved), name=row.name)
+                raise half_applied(row.name, words, advice(row.name, row.stop), name=row.name)
         applied = _applied(history)
         _check_applied(source, applied)
         baseline = self.upto(source, options.baseline) if options.baseline and not history.rows else ()

@@ -48,8 +48,8 @@ class Applied:
     finished: bool = True
     """False: it began, and neither ended nor was declared rolled back."""
     rolled_back: bool = False
-    resolved: int = 0
-    """How often a person's word on it has counted; known of one that did not end."""
+    stop: str | None = None
+    """What names this one stop in a person's word; known of one that did not end."""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -154,11 +154,11 @@ def test_one_out_of_order_runs_when_it_is_named(allowed: str) -> None:
 
 
 def test_half_applied_one_stops_with_the_next_step() -> None:
-    row = Applied(name="1_it's.sql", finished=False, detail={"error": "statement 2 of 3 line 4: no"})
+    row = Applied(name="1_it's.sql", finished=False, stop="0a1b2c3d", detail={"error": "statement 2 of 3 line 4: no"})
     with pytest.raises(MigrationHalfApplied) as caught:
         compare(source("1_it's.sql"), row)
     assert "statement 2 of 3 line 4: no" in caught.value.message
-    assert """'dbbootstrap.io/resolve=1_it'"'"'s.sql=applied'""" in caught.value.message
+    assert """'dbbootstrap.io/resolve=1_it'"'"'s.sql=applied@0a1b2c3d'""" in caught.value.message
     assert (caught.value.name, caught.value.line) == ("1_it's.sql", 4)
 
 
