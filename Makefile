@@ -59,8 +59,8 @@ crds: $(READY) ## Write crds/ from the models
 	$(BIN)/database-bootstrap crd > $(CRD)
 
 bench: servers ## Compare with psql scripts that do the same, and measure outages
-	$(WITH_SERVERS) bench/outage.py
 	$(WITH_SERVERS) bench/bench.py
+	$(WITH_SERVERS) bench/outage.py
 
 lock: $(READY) ## Choose the newest dependencies that pyproject.toml allows
 	@test -x $(BIN)/uv || $(PIP) install uv
