@@ -137,6 +137,10 @@ class PostgresServer:
     def is_running(self) -> bool:
         return self._server is not None and self._server.is_running
 
+    def said(self, since: int = 0) -> str:
+        """Return the log from this byte on; statements in databases of other encodings are in it in their own bytes."""
+        return self.log.read_bytes()[since:].decode(errors="replace")
+
     def dsn(self, dbname: str = "postgres", user: str | None = None, password: str | None = None) -> str:
         """Return a connection URI, for the superuser unless somebody else is named."""
         name, word = (user, password or "") if user else (self.superuser, self.password)

@@ -17,7 +17,7 @@ from outage_measures import SEEDED, SessionCount, seconds_until_ready, with_rows
 COUNT = 20
 AWAY_SECONDS = 17.0
 """Whoever tried again by itself, after 1, 3, 7 and 15 s, would come next after half a minute."""
-FIRST_SECONDS, LAST_SECONDS = 8.0, 30.0
+FIRST_SECONDS, LAST_SECONDS = 15.0, 60.0
 """The promise is 5 s for all, and `make bench` shows it; here others may be busy on the same two cores."""
 BUDGET = 8
 
@@ -155,10 +155,10 @@ def test_full_server_is_not_hammered_and_all_are_ready_soon_after_it_has_room(te
         tenant.bootstraps(names, **with_rows())
         for name in names:
             tenant.reaches("False", "ServerBusy", name)
-        before = tenant.server.log.read_text().count("FATAL")
+        before = tenant.server.said().count("FATAL")
         time.sleep(6)
         # One asks every second; each resource tries by itself every half minute.
-        assert tenant.server.log.read_text().count("FATAL") - before <= 12
+        assert tenant.server.said().count("FATAL") - before <= 12
     first, last = seconds_until_ready(tenant.plane, tenant.namespace, names, LAST_SECONDS)
     print(f"{len(names)} resources Ready {first:.1f} to {last:.1f} s after the server had room")
     assert first <= FIRST_SECONDS

@@ -83,7 +83,7 @@ def test_canary_is_seen_nowhere(tenant: Tenant, status_watch: StatusWatch, tool:
         ),
         "an event": json.dumps(tenant.events()),
         "ps": "\n".join(listed.seen),
-        "PostgreSQL's log": tenant.server.log.read_bytes()[log_began:].decode(errors="replace"),
+        "PostgreSQL's log": tenant.server.said(log_began),
     }
     assert "CREATE ROLE" in seen["PostgreSQL's log"]
     assert "MigrationFailed" in seen["a status"]
