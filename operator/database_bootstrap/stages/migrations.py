@@ -17,7 +17,7 @@ from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages import catalogue, gate, histories, leftovers, tooling
+from database_bootstrap.stages import baseline, catalogue, gate, histories, leftovers, tooling
 from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
@@ -44,6 +44,8 @@ class Found:
     """Tables that no migration has made, where none has run yet."""
     risks: tuple[gate.Risk, ...] = ()
     """What the pending ones would destroy."""
+    absent: tuple[str, ...] = ()
+    """Tables that those up to the baseline make, and that are not there."""
     remark: str | None
     """On an annotation that does nothing."""
     leftovers: tuple[Leftover, ...]
@@ -95,6 +97,7 @@ async def observe(visit: Visit) -> Found | None:
         comparison=comparison,
         strangers=strangers,
         risks=await gate.look(visit, view, question) if view and (options.baseline or not strangers) else (),
+        absent=await baseline.missing(visit, view, tool, source, comparison.baseline) if view and comparison else (),
         remark=resolution.remark(said, history),
         leftovers=await leftovers.look(view) if view and visit.has_changed else visit.leftovers,
     )
@@ -126,6 +129,7 @@ def compare(visit: Visit, found: Found | None) -> Sequence[Action]:
             f"`migrations.baseline`, such as {comparison.pending[-1]}: all up to that one is recorded as applied "
             "and not run; or move the tables out of this database, and the migrations make them"
         )
+    baseline.check(visit, comparison.baseline, found.absent)
     gate.check(found.risks, found.options)
     assert visit.spec.migrations is not None
     apply = ApplyMigrations(
