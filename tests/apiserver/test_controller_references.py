@@ -254,7 +254,7 @@ async def test_config_maps_of_two_runs_of_bundle_are_not_merged(
 async def test_bundles_that_do_not_fit_into_memory_are_read_again(
     kube: Kube, namespace: str, put: Callable[..., None]
 ) -> None:
-    small = Library(kube, limit=10)
+    small = Library(kube, limit=5)
     put("configmaps", "one", data={"V1__a.sql": "SELECT 1"})
     put("configmaps", "two", data={"V1__a.sql": "SELECT 2"})
     first = await small.bundle(namespace, ("one",))
@@ -262,6 +262,7 @@ async def test_bundles_that_do_not_fit_into_memory_are_read_again(
     again = await small.bundle(namespace, ("one",))
     assert again is not first
     assert again.digest == first.digest
+    assert await small.bundle(namespace, ("one",)) is again
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def _files(name: str, source: Inflating, room: Allowance) -> Iterator[File | Pac
     for member in tar.members(name, source, _MEMBER_LIMIT):
         path = _path_of(name, member)
         if path is None:
+            # It is unpacked all the same, on the way to the next one.
+            if not room.skips(member.size):
+                raise BundleRejected(_too_much(name, room))
             continue
         packed = stays_packed(path, member.size, room.limits)
         if not room.grants(member.size, packed=packed):

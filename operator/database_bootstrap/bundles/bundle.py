@@ -153,6 +153,11 @@ class Allowance:
         self._held += 0 if packed else size
         return self._files <= FILES_LIMIT and self._held <= self.limits.held and self._total <= self.limits.total
 
+    def skips(self, size: int) -> bool:
+        """Count what is unpacked and thrown away, and return whether there is room for it."""
+        self._total += size
+        return self._total <= self.limits.total
+
 
 def stays_packed(path: str, size: int, limits: Limits) -> bool:
     """Return whether a file in an archive is too large to be held, and may stay there."""

@@ -88,7 +88,8 @@ class Library:
         before = self._kept.pop(place, None)
         self._kept[place] = new
         self._size += new.size - (before.size if before else 0)
-        while self._size > self._limit:
+        # The newest stays, however large: a visit that finds nothing to do shall not fetch and unpack it each time.
+        while self._size > self._limit and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self._size -= oldest.size
 

@@ -128,6 +128,17 @@ def bomb(size: int, name: str) -> bytes:
     return packed + packer.flush()
 
 
+@pytest.mark.parametrize("held", [1, 4 * MEBIBYTE], ids=["data", "scripts"])
+def test_what_is_skipped_takes_room_all_the_same(held: int) -> None:
+    # Below the ratio at which one archive is refused by itself; a source has up to 64.
+    junk = gzip.compress(tar(("._a", random.Random(1).randbytes(MEBIBYTE // 64) * 64)))
+    room = Allowance(Limits(held=held, total=4 * MEBIBYTE))
+    for _ in range(4):
+        assert files_of_archive("m.tar.gz", junk, room) == ()
+    with pytest.raises(BundleRejected, match=r"^m\.tar\.gz unpacks to more than is allowed"):
+        files_of_archive("m.tar.gz", junk, room)
+
+
 @pytest.mark.parametrize("name", ["zeros.sql", "zeros.csv", "._junk"])
 def test_bomb_is_refused_without_unfolding(name: str) -> None:
     content = bomb(128 * MEBIBYTE, name)
