@@ -134,6 +134,19 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "DO $$ BEGIN PERFORM wipe(); END $$": ("call wipe (there are rows",),
     "SELECT wipe()": ("call wipe (there are rows",),
     "CREATE FUNCTION mine() RETURNS void AS $$ TRUNCATE line $$ LANGUAGE sql; SELECT mine()": ("call mine, which",),
+    "ALTER TABLE line SET UNLOGGED": ("set unlogged", "public.line: 5 rows"),
+    "CREATE SCHEMA attic; ALTER TABLE line SET SCHEMA attic; DROP SCHEMA attic CASCADE": (
+        "drop schema … cascade attic (public.line: 5 rows)",
+    ),
+    "CREATE TABLE whole (LIKE line) PARTITION BY LIST (id); ALTER TABLE whole ATTACH PARTITION line DEFAULT;\n"
+    "TRUNCATE whole": ("line 2: truncate whole (public.line: 5 rows)",),
+    "CREATE TABLE copy AS SELECT * FROM line; DROP TABLE line;\nDROP TABLE copy": (
+        "line 2: drop table copy (public.line: 5 rows)",
+    ),
+    "DO $$ BEGIN ALTER TABLE line RENAME TO old; END $$;\nDROP TABLE old": ("line 2: drop table old (there are rows",),
+    "DO $$ BEGIN EXECUTE 'SELECT 1'; END $$;\nALTER TABLE line DROP unheard": (
+        'line 2: drop column "unheard" of line (there are rows',
+    ),
     "ALTER TABLE cart ADD double int GENERATED ALWAYS AS (id * 2) VIRTUAL, DROP price": ("which cannot be read",),
 }
 """What is said of each; all of it is one migration, and none of it may run."""

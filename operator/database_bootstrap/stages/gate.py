@@ -90,7 +90,8 @@ async def _risks(connection: Connection, question: Question, *, is_owner: bool) 
         return ()
     judged = await asyncio.to_thread(question.tool.judge, question.source, question.pending)
     path = await _own_path(connection) if is_owner else await ask(connection, stakes.path(question.options.schema))
-    suspicions = suspicions_of(judged, path[0] if path else question.options.schema)
+    schema = path[0] if path else question.options.schema
+    suspicions = await asyncio.to_thread(suspicions_of, judged, schema)
     ground = Ground(path=None if suspicions.moves_path else path)
     found = await ask(connection, stakes.at_stake([one.finding for one in suspicions.found], ground, row))
     of: dict[str, list[Stake]] = {}

@@ -4,8 +4,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from database_bootstrap.tools.destructive import effects_of
-from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name, Renamed
+from database_bootstrap.tools.effects import (
+    Code,
+    Copied,
+    Doubt,
+    Effect,
+    Finding,
+    Joined,
+    Kind,
+    Made,
+    Name,
+    Renamed,
+)
 from database_bootstrap.tools.queries import NOWHERE, TEMPORARY
+from database_bootstrap.tools.sql_text import STEPS_LIMIT, TooIntricate
+from database_bootstrap.tools.things import Thing, reached_by, sources_of
 
 Key = tuple[Kind, str | None, str]
 
@@ -47,14 +60,14 @@ def suspicions_of(migrations: Iterable[Judged], schema: str) -> Suspicions:
     judged = tuple(migrations)
     moves = any(isinstance(one, Made) and one.kind is Kind.PATH for each in judged for one in each.effects)
     names = _Names(None if moves else schema)
-    found = []
+    found: list[Suspicion] = []
     for migration in judged:
         for effect in migration.effects:
             if isinstance(effect, Finding):
-                known = names.judge(effect)
-                found.extend([Suspicion(migration, known)] if known else [])
+                found.extend(Suspicion(migration, known) for known in names.judge(effect))
             else:
                 names.note(effect)
+        names.commit()
     return Suspicions(found=tuple(found), moves_path=moves)
 
 
@@ -63,49 +76,87 @@ class _Names:
 
     def __init__(self, schema: str | None) -> None:
         self._schema = schema
-        self._origins: dict[Key, Name | None] = {}
-        """None: it is the batch's own, or is gone."""
+        """None: the search path moves, and a name without a schema may be in any."""
+        self._things: dict[Key, Thing] = {}
         self._columns: dict[tuple[Name, str], str | None] = {}
         self._enums: set[str] = set()
         self._harmless: dict[Key, bool] = {}
+        self._until_commit: set[Key] = set()
+        self._loose: dict[tuple[Kind, str], Thing] = {}
+        """What has a new name, in whichever schema, where the search path moves."""
+        self._spoilt: set[str] = set()
+        self._dropped_schemas: set[str] = set()
+        self._doubt = Doubt.NONE
+        self._renames_columns = False
+        self._steps = 0
 
-    def judge(self, finding: Finding) -> Finding | None:
-        """Return the finding with the names of before; None for what was not there then."""
+    def judge(self, finding: Finding) -> list[Finding]:
+        """Return the findings with the names of before; none for what was not there then."""
         if finding.kind in (Kind.FUNCTION, Kind.PREPARED):
-            return self._call(finding)
-        temporary = (Kind.TABLE, TEMPORARY, finding.name.name)
-        if finding.code is Code.DROP_TABLE and finding.name.schema is None and temporary in self._origins:
-            del self._origins[temporary]
-            return None
-        origin = self._origin(finding.kind, finding.name)
-        if origin is None:
-            return None
-        columns = tuple(self._columns.get((origin, column), column) for column in finding.columns)
-        left = tuple(column for column in columns if column is not None)
-        self._forget(finding, origin)
-        if columns and not left:
-            return None
-        change = finding.change.knowing(self._enums) if finding.change else None
-        return replace(finding, name=origin, written=finding.name, columns=left, change=change)
+            found = self._call(finding)
+            return [found] if found else []
+        if finding.kind is Kind.ANYTHING and self._doubt is Doubt.NONE:
+            self._doubt = Doubt.ABSENT
+        if finding.kind in (Kind.ANYTHING, Kind.ROLE, Kind.DATABASE):
+            return [finding]
+        thing = self._thing(finding.kind, finding.name)
+        reached = list(reached_by(thing))
+        of_before = [self._of_before(replace(finding, doubt=self._doubt_of(finding)), thing)]
+        of_before += [self._of_before(replace(finding, kind=Kind.TABLE), one) for one in reached if one is not thing]
+        last = [] if finding.code in (Code.CHANGE_TYPE, Code.UNLOG) else self._last_copies(finding, reached)
+        self._forget(finding, thing)
+        return [one for one in of_before if one is not None] + last
 
-    def note(self, effect: Made | Renamed) -> None:
-        """Keep in mind what was made or renamed."""
-        if isinstance(effect, Renamed):
-            self._rename(effect)
-        elif effect.kind is Kind.ROLLBACK:
-            self._roll_back()
-        elif effect.column is not None:
-            if (table := self._origin(Kind.TABLE, effect.name)) is not None:
+    def note(self, effect: Made | Renamed | Copied | Joined) -> None:
+        """Keep in mind what was made or renamed, and what came into what."""
+        match effect:
+            case Renamed():
+                self._rename(effect)
+            case Copied():
+                table = self._thing(Kind.TABLE, effect.into)
+                table.copies.update({self._thing(Kind.TABLE, one): None for one in effect.sources})
+                for one in effect.moved:
+                    self._thing(Kind.TABLE, one).is_spoilt = True
+            case Joined():
+                self._put(
+                    self._thing(Kind.TABLE, effect.child), self._thing(Kind.TABLE, effect.parent), leaves=effect.leaves
+                )
+            case Made(kind=Kind.ROLLBACK):
+                self._roll_back()
+            case Made(kind=Kind.COMMIT):
+                self.commit()
+            case Made(kind=Kind.HIDDEN):
+                self._roll_back()
+                self._doubt = Doubt.ALWAYS
+            case _:
+                self._make(effect)
+
+    def commit(self) -> None:
+        """Forget what goes with the transaction."""
+        for key in self._until_commit:
+            self._things.pop(key, None)
+        self._until_commit.clear()
+
+    def _make(self, effect: Made) -> None:
+        if effect.column is not None:
+            if (table := self._thing(Kind.TABLE, effect.name).before) is not None:
                 self._columns[table, effect.column] = None
-        else:
-            self._origins[self._key(effect.kind, effect.name)] = None
-            self._harmless[self._key(effect.kind, effect.name)] = effect.harmless
-            if effect.kind is Kind.TYPE:
-                self._enums.add(effect.name.name)
+            return
+        key = self._key(effect.kind, effect.name)
+        self._harmless[key] = effect.harmless
+        if effect.kind is Kind.TYPE:
+            self._enums.add(effect.name.name)
+        if self._schema is None and effect.kind in (Kind.TABLE, Kind.TYPE) and key[1] is None:
+            return  # It may be in another schema than what has that name later.
+        self._things[key] = thing = Thing(None)
+        if effect.until_commit:
+            self._until_commit.add(key)
+        if effect.kind is Kind.TABLE and key[1] is not None and key[1] != TEMPORARY:
+            self._put(thing, self._thing(Kind.SCHEMA, Name(None, key[1])), leaves=False)
 
     def _call(self, finding: Finding) -> Finding | None:
         key = self._key(finding.kind, finding.name)
-        if key not in self._origins:
+        if key not in self._harmless:
             # Prepared by nobody here: it may be anything.
             return replace(finding, kind=Kind.ANYTHING) if finding.kind is Kind.PREPARED else finding
         if finding.kind is Kind.PREPARED or self._harmless[key]:
@@ -114,27 +165,48 @@ class _Names:
         return replace(finding, kind=Kind.ANYTHING, name=NOWHERE, what=f"{words} which may destroy anything")
 
     def _rename(self, effect: Renamed) -> None:
+        thing = self._thing(Kind.TABLE if effect.columns else effect.kind, effect.old)
         if effect.columns is not None:
-            if (table := self._origin(Kind.TABLE, effect.old)) is not None:
+            self._renames_columns = True
+            if (table := thing.before) is not None:
                 old, new = effect.columns
                 self._columns[table, new] = self._columns.get((table, old), old)
             return
-        origin = self._origin(effect.kind, effect.old)
-        self._origins[self._key(effect.kind, effect.new)] = origin
+        old_key, key = self._key(effect.kind, effect.old), self._key(effect.kind, effect.new)
+        self._things[key] = thing
+        is_loose = self._schema is None and thing.before is not None
+        if is_loose and self._loose.setdefault((effect.kind, effect.new.name), thing) is not thing:
+            self._doubt = Doubt.ALWAYS
+        if effect.kind is Kind.TABLE and key[1] is not None and key[1] != old_key[1]:
+            if old_key[1] is not None:
+                self._put(thing, self._thing(Kind.SCHEMA, Name(None, old_key[1])), leaves=True)
+            self._put(thing, self._thing(Kind.SCHEMA, Name(None, key[1])), leaves=False)
         if effect.kind is Kind.TYPE and effect.old.name in self._enums:
             self._enums.add(effect.new.name)
 
-    def _origin(self, kind: Kind, name: Name) -> Name | None:
-        """Return the name that it had before the batch; None where it had none."""
-        temporary = (kind, TEMPORARY, name.name)
-        if name.schema is None and temporary in self._origins:
-            return self._origins[temporary]
+    @staticmethod
+    def _put(thing: Thing, container: Thing, *, leaves: bool) -> None:
+        if leaves:
+            container.inside.pop(thing, None)
+        else:
+            container.inside[thing] = None
+
+    def _thing(self, kind: Kind, name: Name) -> Thing:
+        """Return what the name stands for, which may be something that nobody has told of yet."""
         key = self._key(kind, name)
-        if key in self._origins:
-            return self._origins[key]
-        if kind is Kind.SCHEMA or key[1] is None:
+        temporary = (kind, TEMPORARY, name.name)
+        if name.schema is None and temporary in self._things:
+            return self._things[temporary]
+        if loose := self._loose.get((kind, name.name)):
+            return loose
+        if key not in self._things:
+            self._things[key] = Thing(self._before(key, name))
+        return self._things[key]
+
+    def _before(self, key: Key, name: Name) -> Name | None:
+        if key[0] is Kind.SCHEMA or key[1] is None:
             return name
-        schema = self._origin(Kind.SCHEMA, Name(None, key[1]))
+        schema = self._thing(Kind.SCHEMA, Name(None, key[1])).before
         if schema is None:
             return None
         return name if schema.name == key[1] else Name(schema.name, name.name)
@@ -143,14 +215,56 @@ class _Names:
         has_schema = kind not in (Kind.SCHEMA, Kind.EXTENSION, Kind.ROLE, Kind.DATABASE, Kind.PREPARED)
         return kind, (name.schema or self._schema if has_schema else None), name.name
 
-    def _forget(self, finding: Finding, origin: Name) -> None:
+    def _doubt_of(self, finding: Finding) -> Doubt:
+        is_loose = self._schema is None and self._renames_columns and finding.columns
+        return Doubt.ABSENT if is_loose and self._doubt is Doubt.NONE else self._doubt
+
+    def _of_before(self, finding: Finding, thing: Thing) -> Finding | None:
+        if thing.before is None:
+            return None
+        before = thing.before
+        columns = tuple(self._columns.get((before, column), column) for column in finding.columns)
+        left = tuple(column for column in columns if column is not None)
+        if columns and not left:
+            return None
+        if finding.code not in (Code.CHANGE_TYPE, Code.UNLOG):
+            thing.is_spoilt = True
+            self._spoilt.add(before.name)
+        change = finding.change.knowing(self._enums) if finding.change else None
+        return replace(finding, name=before, written=finding.name, columns=left, change=change)
+
+    def _last_copies(self, finding: Finding, reached: Iterable[Thing]) -> list[Finding]:
+        """Return findings for the tables whose rows were left nowhere but in these."""
+        sources = {source: None for one in reached for source in sources_of(one)}
+        self._steps += len(sources)
+        if self._steps > STEPS_LIMIT:
+            raise TooIntricate
+        return [
+            replace(finding, kind=Kind.TABLE, name=source.before, written=finding.name, columns=(), change=None)
+            for source in sources
+            if source.before is not None and self._is_spoilt(source, source.before)
+        ]
+
+    def _is_spoilt(self, thing: Thing, before: Name) -> bool:
+        is_loose = self._schema is None and before.name in self._spoilt
+        return thing.is_spoilt or is_loose or before.schema in self._dropped_schemas
+
+    def _forget(self, finding: Finding, thing: Thing) -> None:
         """Keep in mind that what is dropped once is not there to be dropped again."""
         if finding.code is Code.DROP_TABLE:
-            self._origins[self._key(finding.kind, finding.name)] = None
-        elif finding.code is Code.DROP_COLUMN and finding.kind is Kind.TABLE:
-            self._columns.update({(origin, column): None for column in finding.columns})
+            temporary = (Kind.TABLE, TEMPORARY, finding.name.name)
+            if finding.name.schema is None and temporary in self._things:
+                del self._things[temporary]
+                return
+            self._loose.pop((Kind.TABLE, finding.name.name), None)
+            self._things[self._key(finding.kind, finding.name)] = Thing(None)
+        elif finding.code is Code.DROP_SCHEMA:
+            self._dropped_schemas.add((thing.before or finding.name).name)
+            thing.inside.clear()
+        elif finding.code is Code.DROP_COLUMN and finding.kind is Kind.TABLE and thing.before is not None:
+            self._columns.update({(thing.before, column): None for column in finding.columns})
 
     def _roll_back(self) -> None:
         """Take back what may not have come to be; a name that was given may still be the old table's."""
-        self._origins = {key: origin for key, origin in self._origins.items() if origin is not None}
+        self._things = {key: thing for key, thing in self._things.items() if thing.before is not None}
         self._columns = {key: column for key, column in self._columns.items() if column is not None}

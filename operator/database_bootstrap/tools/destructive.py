@@ -8,15 +8,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from database_bootstrap.tools import opaque
-from database_bootstrap.tools.column_types import Change, Type, type_of_node
+from database_bootstrap.tools.alter_table import alter_table
 from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name, Reach, Renamed
-from database_bootstrap.tools.queries import NOWHERE, TEMPORARY, into, made_name, name_of, of_queries, relation_of
+from database_bootstrap.tools.queries import (
+    NOWHERE,
+    TEMPORARY,
+    copied,
+    into,
+    made_name,
+    name_of,
+    of_queries,
+    relation_of,
+)
 from database_bootstrap.tools.sql_text import Piece, parts_of, pieces
 from database_bootstrap.tools.statements import Node, parsed
 
 _ALWAYS = frozenset({
     "drop", "alter", "truncate", "delete", "update", "merge", "with", "select", "values", "do", "call", "execute",
     "prepare", "explain", "create", "set", "rollback", "abort",
+    "commit", "end",
 })  # fmt: skip
 """What a statement may begin with that has an effect here; INSERT and COPY are too many to be read without a reason."""
 
@@ -115,65 +125,6 @@ def _drop_database(body: Node) -> Iterator[Effect]:
     yield Finding(code=Code.DROP_OWNED, what="drop database", kind=Kind.DATABASE, name=name)
 
 
-def _alter_table(body: Node) -> Iterator[Effect]:
-    name = relation_of(body["relation"])
-    for each in body.get("cmds", ()):
-        command = each["AlterTableCmd"]
-        if body.get("objtype") == "OBJECT_TYPE":
-            if command.get("subtype") == "AT_DropColumn":
-                words = f'drop attribute "{command["name"]}" of type'
-                reach = Reach.DEPENDENTS
-                yield Finding(code=Code.DROP_COLUMN, what=words, kind=Kind.TYPE, name=name, reach=reach)
-        elif rule := _COMMANDS.get(str(command.get("subtype"))):
-            yield from rule(name, command)
-
-
-def _drop_column(name: Name, command: Node) -> Iterator[Effect]:
-    column = str(command["name"])
-    yield Finding(
-        code=Code.DROP_COLUMN, what=f'drop column "{column}" of', kind=Kind.TABLE, name=name, columns=(column,)
-    )
-
-
-def _add_column(name: Name, command: Node) -> Iterator[Effect]:
-    if not command.get("missing_ok"):
-        yield Made(kind=Kind.COLUMN, name=name, column=str(command["def"]["ColumnDef"]["colname"]))
-
-
-def _change_type(name: Name, command: Node) -> Iterator[Effect]:
-    column, definition = str(command["name"]), command["def"]["ColumnDef"]
-    change = Change(new=type_of_node(definition["typeName"]), steps=_steps(definition.get("raw_default"), column))
-    yield Finding(
-        code=Code.CHANGE_TYPE,
-        what=f'change to {change.new.name} the type of column "{column}" of',
-        kind=Kind.TABLE,
-        name=name,
-        columns=(column,),
-        change=change,
-    )
-
-
-def _steps(expression: Node | None, column: str) -> tuple[Type, ...] | None:
-    """Return what a USING casts the column to, the first cast first; None where it computes something."""
-    steps: list[Type] = []
-    while expression is not None:
-        if "TypeCast" in expression:
-            steps.insert(0, type_of_node(expression["TypeCast"]["typeName"]))
-            expression = expression["TypeCast"]["arg"]
-        else:
-            fields = expression.get("ColumnRef", {}).get("fields", ())
-            is_itself = bool(fields) and fields[-1].get("String", {}).get("sval") == column
-            return tuple(steps) if is_itself else None
-    return ()
-
-
-_COMMANDS: Mapping[str, Callable[[Name, Node], Iterator[Effect]]] = {
-    "AT_DropColumn": _drop_column,
-    "AT_AddColumn": _add_column,
-    "AT_AlterColumnType": _change_type,
-}
-
-
 def _truncate(body: Node) -> Iterator[Effect]:
     reach = Reach.TRUNCATED if _cascades(body) else Reach.ITSELF
     for each in body.get("relations", ()):
@@ -184,13 +135,14 @@ def _truncate(body: Node) -> Iterator[Effect]:
 def _create_table(body: Node) -> Iterator[Effect]:
     name = made_name(body["relation"])
     if not body.get("if_not_exists") or name.schema == TEMPORARY:
-        yield Made(kind=Kind.TABLE, name=name)
+        yield Made(kind=Kind.TABLE, name=name, until_commit=body.get("oncommit") == "ONCOMMIT_DROP")
 
 
 def _create_table_as(body: Node) -> Iterator[Effect]:
     yield from of_queries(body.get("query"))
     if not body.get("if_not_exists"):
         yield from into(body["into"])
+    yield from copied(made_name(body["into"]["rel"]), body.get("query"))
 
 
 def _create_schema(body: Node) -> Iterator[Effect]:
@@ -225,6 +177,8 @@ def _set(body: Node) -> Iterator[Effect]:
 def _transaction(body: Node) -> Iterator[Effect]:
     if "ROLLBACK" in str(body.get("kind")):
         yield Made(kind=Kind.ROLLBACK, name=NOWHERE)
+    elif "COMMIT" in str(body.get("kind")):
+        yield Made(kind=Kind.COMMIT, name=NOWHERE)
 
 
 _RENAMED = {"OBJECT_TABLE": Kind.TABLE, "OBJECT_SCHEMA": Kind.SCHEMA, "OBJECT_TYPE": Kind.TYPE}
@@ -259,7 +213,7 @@ _RULES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
     "DropStmt": _drop,
     "DropOwnedStmt": _drop_owned,
     "DropdbStmt": _drop_database,
-    "AlterTableStmt": _alter_table,
+    "AlterTableStmt": alter_table,
     "TruncateStmt": _truncate,
     "CreateStmt": _create_table,
     "CreateTableAsStmt": _create_table_as,

@@ -20,6 +20,8 @@ class Code(StrEnum):
     """Rows deleted, or values overwritten, everywhere in a table."""
     CHANGE_TYPE = "DS106"
     DROP_OWNED = "DS107"
+    UNLOG = "DS108"
+    """The next crash of the server empties the table."""
     OPAQUE = "OP901"
     """Code that says only when it runs what it does."""
     UNPARSED = "OP902"
@@ -49,6 +51,9 @@ class Kind(Enum):
     """The schemas in which names without one are looked for."""
     ROLLBACK = auto()
     """Of a transaction that the script has begun itself."""
+    COMMIT = auto()
+    HIDDEN = auto()
+    """Names that code may have given to something else, where nobody could read it."""
     ANYTHING = auto()
     """No name: whatever there is."""
 
@@ -63,6 +68,15 @@ class Reach(Enum):
     """Tables that refer to it: TRUNCATE … CASCADE."""
     DELETED = auto()
     """Rows that refer to its rows with ON DELETE CASCADE."""
+
+
+class Doubt(Enum):
+    """Whether what a statement names may be something else that got the name since, in a way that nobody could read."""
+
+    NONE = auto()
+    ABSENT = auto()
+    """Where nothing of that name is there now."""
+    ALWAYS = auto()
 
 
 class Name(NamedTuple):
@@ -91,6 +105,7 @@ class Finding:
     """Only rows with a value in one of these count."""
     change: Change | None = None
     """Of a column's type."""
+    doubt: Doubt = Doubt.NONE
     line: int | None = None
     """Where the statement begins, counted from 1."""
 
@@ -104,6 +119,8 @@ class Made:
     column: str | None = None
     harmless: bool = False
     """Of a function: nothing in its body can destroy rows."""
+    until_commit: bool = False
+    """It goes with the transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,4 +134,23 @@ class Renamed:
     """Of a column: the old name and the new one, of the table `old`."""
 
 
-Effect = Finding | Made | Renamed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """Rows of tables that are in another one too from here on."""
+
+    into: Name
+    sources: tuple[Name, ...]
+    moved: tuple[Name, ...] = ()
+    """Those that they are taken out of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A table that goes with its new parent from here on, or no longer."""
+
+    parent: Name
+    child: Name
+    leaves: bool = False
+
+
+Effect = Finding | Made | Renamed | Copied | Joined

@@ -7,21 +7,25 @@ comments will do to see that nothing in it can destroy rows; anything else count
 import re
 from collections.abc import Iterator
 
-from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Name
+from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name
 from database_bootstrap.tools.sql_text import parts_of
 
 _ANYTHING = Name(None, "")
-_HIDDEN = re.compile(r"\b(delete|update|merge)\b", re.IGNORECASE)
+_HIDDEN = re.compile(r"\b(delete|update|merge|select|table)\b", re.IGNORECASE)
 _DELETES = re.compile(r"\bdelete\s+from\b|\bmerge\s+into\b")
 _UPDATES = re.compile(r"\bupdate\b[^;]*\bset\b")
 _ROW_LOCK = re.compile(r"\b(?:for\s+(?:no\s+key\s+)?|do\s+|on\s+)(?:update|delete)\b")
 """UPDATE that is none: of FOR UPDATE, DO UPDATE, ON UPDATE and ON DELETE."""
-_DROPS = re.compile(
-    r"\bdrop\s+(?!constraint\b|default\b|not\s+null\b|expression\b|identity\b|index\b|trigger\b|policy\b|rule\b"
-    r"|function\b|procedure\b|routine\b|aggregate\b|view\b|materialized\b|foreign\b|sequence\b|statistics\b|role\b"
-    r"|user\b|group\b|publication\b|subscription\b|server\b|cast\b|operator\b|conversion\b|text\b|event\b|language\b"
-    r"|transform\b|tablespace\b)"
+_NO_LOSS = re.compile(
+    r"(^|;|\b(?:begin|then|else|loop)\b)\s*drop\s+(?:index|trigger|policy|rule|function|procedure|routine|aggregate|view"
+    r"|materialized|foreign|sequence|statistics|role|user|group|publication|subscription|server|cast|operator|conversion"
+    r"|text|event|language|transform|tablespace)\b"
+    r"|\balter\s+(?:column\s+)?(?!table\b)\S+\s+drop\s+(?:expression|identity)\b"
 )
+"""As statements; behind ALTER TABLE most of these words may be a column."""
+_DROPS = re.compile(r"\bdrop\s+(?!constraint\b|default\b|not\s+null\b)")
+_HIDES = re.compile(r"\brename\b|\bset\s+schema\b|\bsearch_path\b|\battach\s+partition\b|\binherit\b")
+"""What gives a name to something else, or lets one thing go with another."""
 _RETYPES = re.compile(r"\balter\s+(?:column\s+)?(?!table\b|type\b|column\b)\S+\s+(?:set\s+data\s+)?type\b")
 _OF_TRIGGER = re.compile(r"\bexecute\s+(?:function|procedure)\s+[^\s(]+\s*\(")
 _RUNS = re.compile(r'\bexecute\b|\bcall\b|\bperform\s+""')
@@ -43,24 +47,26 @@ _PARENTHESES = re.compile(r"\([^()]*\)")
 
 
 def may_hide(text: str, start: int, end: int) -> bool:
-    """Whether a statement that puts rows in could do something else as well."""
+    """Whether a statement that puts rows in could do something else as well, or takes them from another table."""
     return bool(_HIDDEN.search(text, start, end))
 
 
-def of_unparsed(words: tuple[str, ...], statement: str) -> Iterator[Finding]:
+def of_unparsed(words: tuple[str, ...], statement: str) -> Iterator[Effect]:
     """Yield what a statement may destroy that the grammar could not read: newer syntax, or too long for it."""
     own = _ROW_LOCK.sub(" ", parts_of(statement).own)
     if _is_suspicious(words[0] if words else "", own):
         start = " ".join(words[:3]) or "statement"
         yield _finding(Code.UNPARSED, f"run `{start} …`, which cannot be read")
+    if words[:1] != ("create",) and _HIDES.search(own):
+        yield Made(kind=Kind.HIDDEN, name=_ANYTHING)
 
 
 def _is_suspicious(first: str, own: str) -> bool:
     match first:
         case "drop":
-            return bool(_DROPS.search(own))
+            return _drops(own)
         case "alter":
-            return bool(_DROPS.search(own) or _RETYPES.search(own))
+            return _drops(own) or bool(_RETYPES.search(own))
         case "truncate" | "merge" | "call" | "execute" | "do":
             return True
         case "delete" | "update":
@@ -70,6 +76,10 @@ def _is_suspicious(first: str, own: str) -> bool:
             is_stored = re.match(r"\s*create\s+(?:or\s+replace\s+)?(?:function|procedure|trigger|rule|policy)\b", own)
             return not is_stored and bool(_DELETES.search(own))
     return bool(_DELETES.search(own) or _UPDATES.search(own))
+
+
+def _drops(own: str) -> bool:
+    return bool(_DROPS.search(_NO_LOSS.sub(r"\1 ", own)))
 
 
 def _outermost(own: str) -> str:
@@ -92,17 +102,19 @@ def of_block(statement: str) -> Iterator[Effect]:
         yield from of_body(body)
 
 
-def of_body(source: str) -> list[Finding]:
-    """Return what code in PL/pgSQL may destroy: all in one, where it cannot be told; and what it calls."""
+def of_body(source: str) -> list[Effect]:
+    """Return what code in PL/pgSQL may destroy: all in one, where it cannot be told; and what it calls and hides."""
     own = _OF_TRIGGER.sub(" (", _ROW_LOCK.sub(" ", parts_of(source).own))
-    if any(pattern.search(own) for pattern in (_DROPS, _RETYPES, _RUNS, _CHANGES)):
-        return [_finding(Code.OPAQUE, "run a block of code")]
+    hidden = [Made(kind=Kind.HIDDEN, name=_ANYTHING)] if _HIDES.search(own) else []
+    if _drops(own) or any(pattern.search(own) for pattern in (_RETYPES, _RUNS, _CHANGES)):
+        return [_finding(Code.OPAQUE, "run a block of code"), *hidden]
     names = dict.fromkeys(re.sub(r"\s", "", name) for name in _CALLED.findall(own))
-    return [
+    calls = [
         Finding(code=Code.OPAQUE, what="call", kind=Kind.FUNCTION, name=_name_of(name))
         for name in names
         if name not in _NO_CALL and not name.startswith("pg_catalog.")
     ]
+    return [*calls, *hidden]
 
 
 def _name_of(name: str) -> Name:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name, Reach
+from database_bootstrap.tools.effects import Code, Copied, Effect, Finding, Kind, Made, Name, Reach
 from database_bootstrap.tools.statements import Node
 
 NOWHERE = Name(None, "")
@@ -51,6 +51,7 @@ def _update(body: Node) -> Iterator[Effect]:
 
 
 def _merge(body: Node) -> Iterator[Effect]:
+    yield from copied(relation_of(body["relation"]), [body.get("sourceRelation"), body.get("withClause")])
     clauses = [each["MergeWhenClause"].get("commandType") for each in body.get("mergeWhenClauses", ())]
     if "CMD_DELETE" in clauses:
         name = relation_of(body["relation"])
@@ -79,9 +80,44 @@ def _call(body: Node) -> Iterator[Effect]:
         yield Finding(code=Code.OPAQUE, what="call", kind=Kind.FUNCTION, name=name)
 
 
+def _insert(body: Node) -> Iterator[Effect]:
+    yield from copied(relation_of(body["relation"]), [body.get("selectStmt"), body.get("withClause")])
+
+
+def _select(body: Node) -> Iterator[Effect]:
+    if "intoClause" in body:
+        yield from into(body["intoClause"])
+        name = made_name(body["intoClause"]["rel"])
+        yield from copied(name, [value for key, value in body.items() if key != "intoClause"])
+
+
 def into(body: Node) -> Iterator[Effect]:
     """SELECT INTO and CREATE TABLE AS."""
-    yield Made(kind=Kind.TABLE, name=made_name(body["rel"]))
+    until_commit = body.get("onCommit") == "ONCOMMIT_DROP"
+    yield Made(kind=Kind.TABLE, name=made_name(body["rel"]), until_commit=until_commit)
+
+
+def copied(name: Name, query: Any) -> Iterator[Effect]:
+    """Say whose rows a query puts into a table."""
+    queries = {Name(None, str(each["ctename"])) for each in _all(query, "CommonTableExpr")}
+    moved = dict.fromkeys(relation_of(each["relation"]) for each in _all(query, "DeleteStmt"))
+    sources = dict.fromkeys(relation_of(each) for each in _all(query, "RangeVar"))
+    found = (*moved, *(one for one in sources if one not in queries and one not in moved))
+    if found:
+        yield Copied(into=name, sources=found, moved=tuple(moved))
+
+
+def _all(node: Any, kind: str) -> Iterator[Node]:
+    """Yield all nodes of a kind."""
+    stack = [node]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, list):
+            stack.extend(one)
+        elif isinstance(one, dict):
+            if kind in one:
+                yield one[kind]
+            stack.extend(one.values())
 
 
 _IN_QUERIES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
@@ -90,7 +126,8 @@ _IN_QUERIES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
     "MergeStmt": _merge,
     "FuncCall": _call,
     "funccall": _call,
-    "intoClause": into,
+    "SelectStmt": _select,
+    "InsertStmt": _insert,
 }
 
 

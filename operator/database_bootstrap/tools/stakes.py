@@ -12,7 +12,7 @@ from psycopg import sql
 
 from database_bootstrap.tools import stakes_sql
 from database_bootstrap.tools.column_types import type_of_catalogue
-from database_bootstrap.tools.effects import Code, Finding, Kind, Name
+from database_bootstrap.tools.effects import Code, Doubt, Finding, Kind, Name
 
 Answer = TypeVar("Answer")
 Asking = Generator[str, list[tuple[Any, ...]], Answer]
@@ -120,7 +120,9 @@ def at_stake(findings: Sequence[Finding], ground: Ground, row: str) -> Asking[li
         elif finding.kind is Kind.ANYTHING or finding.name in calls:
             lost = (Lost(row, SOME),)
         elif finding.kind is not Kind.FUNCTION:
-            lost = yield from _of_tables(finding, ground)
+            lost, is_there = yield from _of_tables(finding, ground)
+            if not lost and (finding.doubt is Doubt.ALWAYS or (finding.doubt is Doubt.ABSENT and not is_there)):
+                lost = (Lost(row, SOME),)
         stakes.append(Stake(finding=finding, lost=tuple(lost)))
     return stakes
 
@@ -135,28 +137,30 @@ def _opaque_calls(findings: Sequence[Finding]) -> Asking[frozenset[Name]]:
     return frozenset(names & known)
 
 
-def _of_tables(finding: Finding, ground: Ground) -> Asking[list[Lost]]:
+def _of_tables(finding: Finding, ground: Ground) -> Asking[tuple[Sequence[Lost], bool]]:
+    """Return the rows that are lost, and whether there is anything of that name."""
     found = yield stakes_sql.reached(finding, ground.path)
     tables = [
         _Table(oid, schema, name, tuple(columns or ()), readable, size)
         for oid, schema, name, columns, readable, size in found
         if ground.before is None or oid in ground.before
     ]
-    lost = []
+    lost, is_there = [], False
     for table in tables:
         if finding.columns:
-            present = yield from _columns_at_stake(finding, table, ground)
+            present, known = yield from _columns_at_stake(finding, table, ground)
+            is_there = is_there or known
             if not present:
                 continue
             one = yield from _count(replace(table, columns=present))
         else:
             one = yield from _count(table)
         lost.extend([one] if one else [])
-    return lost
+    return lost, is_there or (bool(found) and not finding.columns)
 
 
-def _columns_at_stake(finding: Finding, table: _Table, ground: Ground) -> Asking[tuple[str, ...]]:
-    """Return those of the columns that were there before and lose their values."""
+def _columns_at_stake(finding: Finding, table: _Table, ground: Ground) -> Asking[tuple[tuple[str, ...], bool]]:
+    """Return those of the columns that were there before and lose their values, and whether there is any of them."""
     found = yield stakes_sql.COLUMNS.format(oid=table.oid, names=list(finding.columns)).as_string()
     newest = ground.before[table.oid] if ground.before is not None else None
     present = []
@@ -168,7 +172,7 @@ def _columns_at_stake(finding: Finding, table: _Table, ground: Ground) -> Asking
             if finding.change.knowing(enums or ()).keeps(old):
                 continue
         present.append(str(name))
-    return tuple(present)
+    return tuple(present), bool(found)
 
 
 def _count(table: _Table) -> Asking[Lost | None]:

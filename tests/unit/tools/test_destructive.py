@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from database_bootstrap.tools.batch import Suspicion, judged_of, suspicions_of
 from database_bootstrap.tools.column_types import Change, Type
 from database_bootstrap.tools.destructive import effects_of
-from database_bootstrap.tools.effects import Finding, Kind
+from database_bootstrap.tools.effects import Doubt, Finding, Kind
 from database_bootstrap.tools.sql_text import parts_of
 
 LONG = ", ".join(f"({number}, 'DELETE FROM cart; UPDATE x SET y = 1')" for number in range(300))
@@ -89,6 +89,39 @@ DESTROYS = {
     "BEGIN; CREATE TABLE b (id int); ALTER TABLE a RENAME TO c; ROLLBACK; DROP TABLE a": "DS102 a",
     "DROP TABLE a; DROP TABLE IF EXISTS a": "DS102 a",
     "ALTER TABLE a DROP x, ADD x int; UPDATE a SET x = 1": "DS103 a.x",
+    "ALTER TABLE a SET UNLOGGED": "DS108 a",
+    # What comes in is no less worth for what it came into.
+    "CREATE SCHEMA s; ALTER TABLE a SET SCHEMA s; DROP SCHEMA s CASCADE": "DS101 a",
+    "CREATE SCHEMA s; ALTER TABLE a SET SCHEMA s; ALTER SCHEMA s RENAME TO t; DROP SCHEMA t CASCADE": "DS101 a",
+    "CREATE TABLE p (id int) PARTITION BY LIST (id); ALTER TABLE p ATTACH PARTITION a DEFAULT; DROP TABLE p": "DS102 a",
+    "CREATE TABLE p (id int) PARTITION BY LIST (id); ALTER TABLE p ATTACH PARTITION a DEFAULT; TRUNCATE p": "DS104 a",
+    "CREATE TABLE p (id int); ALTER TABLE a INHERIT p; DROP TABLE p CASCADE": "DS102 a",
+    "CREATE TABLE p (id int); ALTER TABLE a INHERIT p; DELETE FROM p": "DS105 a",
+    "CREATE TABLE b (id int); INSERT INTO b SELECT * FROM a; DROP TABLE a; DROP TABLE b": "DS102 a|DS102 a",
+    "CREATE TABLE b AS SELECT * FROM a; CREATE TABLE c AS TABLE b; DELETE FROM a; TRUNCATE c": "DS105 a|DS104 a",
+    "SELECT * INTO b FROM a; ALTER TABLE a DROP x; ALTER TABLE b RENAME TO c; DROP TABLE c": "DS103 a.x|DS102 a",
+    "CREATE TABLE b (id int); WITH m AS (DELETE FROM a WHERE x RETURNING *) INSERT INTO b TABLE m; DROP TABLE b": (
+        "DS102 a"
+    ),
+    "CREATE TABLE b (id int); MERGE INTO b USING a ON a.x = b.x WHEN NOT MATCHED THEN INSERT VALUES (1); DROP TABLE a;"
+    "ALTER TABLE b DROP id": "DS102 a|DS103 a",
+    "CREATE SCHEMA s; CREATE TABLE s.b AS SELECT * FROM a; DROP TABLE a; DROP SCHEMA s CASCADE": "DS102 a|DS101 a",
+    # Names that were given where nobody could read it.
+    "DO $$ BEGIN ALTER TABLE a RENAME TO b; END $$; DROP TABLE b": "DS102 b Always",
+    "DO $$ BEGIN ALTER TABLE a RENAME x TO y; END $$; ALTER TABLE a DROP y": "DS103 a.y Always",
+    "CREATE TABLE b (id int); DO $$ BEGIN ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a;"
+    "ALTER TABLE c RENAME TO b; END $$; DROP TABLE b": "DS102 b Always",
+    f"ALTER TABLE a /* {'x' * 3100} */ RENAME TO b; DROP TABLE b": "DS102 b Always",
+    "DO $$ BEGIN EXECUTE f(); END $$; DROP TABLE b": "OP901|DS102 b Absent",
+    "SET search_path TO s; CREATE TABLE a (id int); SET search_path TO public; DROP TABLE a": "DS102 a",
+    "SET search_path TO public; ALTER TABLE a RENAME TO b; DROP TABLE public.b": "DS102 a",
+    "SET search_path TO public; CREATE TABLE public.b (id int); DROP TABLE public.b; ALTER TABLE a RENAME TO b;"
+    "DROP TABLE public.b": "DS102 a",
+    "SET search_path TO public; ALTER TABLE a RENAME x TO y; ALTER TABLE public.a DROP y": "DS103 public.a.y Absent",
+    "BEGIN; CREATE TEMP TABLE a (id int) ON COMMIT DROP; COMMIT; DROP TABLE a": "DS102 a",
+    "DO $$ BEGIN ALTER TABLE a DROP role; EXCEPTION WHEN undefined_column THEN NULL; END $$": "OP901",
+    "DO $$ BEGIN ALTER TABLE a DROP identity, DROP index; END $$": "OP901",
+    "CREATE SCHEMA public; DO $$ BEGIN DELETE FROM a; END $$": "OP901",
 }
 HARMLESS = (
     "DROP VIEW v CASCADE; DROP MATERIALIZED VIEW m; DROP INDEX i; DROP FOREIGN TABLE f; DROP SEQUENCE s",
@@ -103,6 +136,14 @@ HARMLESS = (
     "CREATE RULE r AS ON DELETE TO a DO INSTEAD DELETE FROM b",
     "CREATE TRIGGER t BEFORE DELETE ON a EXECUTE FUNCTION f()",
     "EXPLAIN DELETE FROM a",
+    "CREATE TABLE b AS SELECT * FROM a; DELETE FROM b; TRUNCATE b; DROP TABLE b",
+    "CREATE TEMP TABLE b ON COMMIT DROP AS SELECT * FROM a; DELETE FROM a USING b WHERE a.id = b.id; DROP TABLE b",
+    "CREATE TABLE p (id int); ALTER TABLE p ATTACH PARTITION a DEFAULT; ALTER TABLE p DETACH PARTITION a; DROP TABLE p",
+    "CREATE TABLE p (id int); ALTER TABLE a INHERIT p; ALTER TABLE a NO INHERIT p; DROP TABLE p CASCADE",
+    "CREATE SCHEMA s; ALTER TABLE a SET SCHEMA s; ALTER TABLE s.a SET SCHEMA t; DROP SCHEMA s CASCADE",
+    "CREATE SCHEMA s; CREATE TABLE s.b (id int); INSERT INTO s.b VALUES (1); DROP SCHEMA s CASCADE",
+    "DO $$ BEGIN ALTER TABLE a ALTER x DROP IDENTITY; DROP FUNCTION f; IF y THEN DROP ROLE b; END IF; END $$",
+    "ALTER TABLE a SET LOGGED",
     "CREATE TABLE a (id int); DELETE FROM a; TRUNCATE a; ALTER TABLE a DROP id; DROP TABLE public.a",
     "CREATE TABLE a AS SELECT 1; DROP TABLE a; SELECT 1 INTO b; DROP TABLE b",
     "CREATE SCHEMA s; CREATE TABLE IF NOT EXISTS s.a (id int); DROP TABLE s.a; DROP SCHEMA s CASCADE",
@@ -134,6 +175,7 @@ def told(text: str) -> str:
     """Return code, name and columns of what is found, in the order of the statements."""
     return "|".join(
         ".".join([f"{one.finding.code} {one.finding.name}".strip(), *one.finding.columns])
+        + (f" {one.finding.doubt.name.title()}" if one.finding.doubt is not Doubt.NONE else "")
         for one in suspicions(text)
         if one.finding.kind is not Kind.FUNCTION or one.finding.name.name != "set_config"
     )
@@ -160,6 +202,12 @@ def test_migrations_are_judged_one_after_the_other() -> None:
     assert [(one.migration.name, str(one.finding.name), str(one.finding.written)) for one in found] == [
         ("m2", "a", "b")
     ]
+
+
+def test_temporary_table_ends_with_the_file_that_lets_it() -> None:
+    texts = ("CREATE TEMP TABLE a ON COMMIT DROP AS SELECT 1", "DROP TABLE a")
+    found = suspicions_of([judged_of(f"m{place}", "", text) for place, text in enumerate(texts)], "public").found
+    assert [str(one.finding.name) for one in found] == ["a"]
 
 
 _TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"|\$\w*\$.*?\$\w*\$|\w+|\s+|.", re.DOTALL)
