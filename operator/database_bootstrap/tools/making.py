@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from database_bootstrap.tools.batch import Judged
-from database_bootstrap.tools.effects import Code, Effect, Kind, Made, Name, Renamed
+from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name, Renamed
 from database_bootstrap.tools.queries import TEMPORARY
 
 _NAME_BYTES = 63
@@ -28,9 +28,9 @@ def _follow(made: dict[Name, None], effect: Effect) -> None:
             made[_short(effect.name)] = None
     elif isinstance(effect, Renamed):
         _rename(made, effect)
-    elif effect.code in (Code.DROP_SCHEMA, Code.DROP_OWNED):
+    elif isinstance(effect, Finding) and effect.code in (Code.DROP_SCHEMA, Code.DROP_OWNED):
         made.clear()  # Nobody knows which of them are gone.
-    elif effect.code is Code.DROP_TABLE:
+    elif isinstance(effect, Finding) and effect.code is Code.DROP_TABLE:
         _take(made, effect.name)
 
 
