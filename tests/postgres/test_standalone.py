@@ -215,6 +215,33 @@ def test_password_of_ones_own_needs_no_folder(shop: Shop) -> None:
     assert "Nothing changed." in shop.run("apply", "--no-secret-dir")[1]
 
 
+def test_second_project_of_the_same_name_sets_no_password(shop: Shop) -> None:
+    """Whatever folder it is in: no uid tells the two apart, as both are made of the name."""
+    shop.spec["role"]["passwordSecretRef"] = {"name": "own", "key": "password"}
+    own = manifest("Secret", "own", stringData={"password": "of the first"})
+    shop.more.append(own)
+    assert shop.run("apply")[0] == 0
+    uri = shop.secret("shop-db")["uri"]
+    shop.kept.rename(shop.folder / "of the first")
+    own["stringData"] = {"password": "of the second"}
+    shop.spec["role"]["connectionLimit"] = 3
+    code, said = shop.run("apply")
+    assert code == 1
+    assert "NotOwned" in said
+    assert f'ALTER ROLE "{shop.spec["role"]["name"]}" PASSWORD' in said
+    with psycopg.connect(uri) as connection:
+        found = connection.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user").fetchall()
+        assert found == [(-1,)]
+        ((uid,),) = connection.execute("SELECT uid FROM dbbootstrap.identity").fetchall()
+    own["stringData"] = {"password": "of the first"}
+    assert shop.run("apply")[0] == 0
+    own["stringData"] = {"password": "renewed"}
+    assert shop.run("apply")[0] == 1
+    shop.annotations["dbbootstrap.io/take-over"] = uid
+    assert shop.run("apply")[0] == 0
+    assert shop.query("SELECT count(*) FROM users") == [(1,)]
+
+
 def test_lost_folder_stops_and_resets_nothing(shop: Shop) -> None:
     shop.run("apply")
     uri = shop.secret("shop-db")["uri"]

@@ -12,7 +12,7 @@ from database_bootstrap.stages.claims import may_take, not_owned
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.visit import Visit
 
-_PROVEN = frozenset({"3D000", "42501"})
+PROVEN = frozenset({"3D000", "42501"})
 """The password was right; the database is not there, or may not be entered."""
 _HARMLESS = ("pg_monitor", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables")
 _ABOVE = """
@@ -92,7 +92,7 @@ async def survey(visit: Visit, candidate: Candidate) -> Survey:
         inside=await catalogue.look_inside(session) if session and is_inside else None,
         tables=await catalogue.count_tables(session, candidate.name) if session and is_inside else None,
         authority=await authority_over(visit, database),
-        proves_possession=is_asked_for and (session is not None or refusal in _PROVEN),
+        proves_possession=is_asked_for and (session is not None or refusal in PROVEN),
         refusal=refusal,
     )
 
@@ -165,7 +165,7 @@ def _check_possession(visit: Visit, found: Survey) -> None:
         raise errors.RoleLoginRefused(
             f'The server lets role "{name}" not in at all (SQLSTATE 28000): pg_hba.conf has no line for it'
         )
-    if found.refusal and found.refusal not in _PROVEN:
+    if found.refusal and found.refusal not in PROVEN:
         raise errors.ServerBusy(f'The server takes no session of role "{name}" now (SQLSTATE {found.refusal})')
     if not found.proves_possession and visit.spec.adoption is not Adoption.FORCE:
         raise errors.NotOwned(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from database_bootstrap import errors
-from database_bootstrap.api import status
+from database_bootstrap.api import names, status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
 from database_bootstrap.stages import adoption, catalogue, identity
@@ -213,12 +213,15 @@ def _compare_login(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
             f"can take it away with ALTER ROLE \"{name}\" VALID UNTIL 'infinity'"
         )
     elif found.refusal == _REFUSED:
+        _check_namesake(visit, role)
         _check_rotation(visit, role)
         yield actions.SetPassword(name=name)
     elif found.refusal == "28000":
         raise errors.RoleLoginRefused(
             f'The server lets role "{name}" not in at all (SQLSTATE 28000): pg_hba.conf has no line for it'
         )
+    elif found.refusal and found.refusal not in adoption.PROVEN and visit.subject.is_uid_derived:
+        raise errors.ServerBusy(f'The server takes no session of role "{name}" now (SQLSTATE {found.refusal})')
 
 
 def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
@@ -241,6 +244,20 @@ def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
             yield AdoptRole(
                 name=name, comment=role.comment, found=words, announcement=adoption.announcement(found.survey)
             )
+
+
+def _check_namesake(visit: Visit, role: Role) -> None:
+    """Raise where the role may be that of another project's resource of this name: only its password tells."""
+    if role.mark is None or not visit.subject.is_uid_derived or was_said_to_be_ours(visit, role.mark):
+        return
+    name, reference = visit.spec.role.name, visit.spec.role.password_secret_ref
+    secret = reference.name if reference else visit.credentials.password_secret
+    raise errors.NotOwned(
+        f'Role "{name}" belongs to {role.mark.owner}, as every resource of this name is called where there is no '
+        f"cluster, and the password in Secret {secret} does not log in: it may be another project's. It is left alone. "
+        f'If it is this one\'s, write the right password into the Secret, or set it with ALTER ROLE "{name}" PASSWORD, '
+        f"or annotate this one with {names.ANNOTATION_TAKE_OVER}={role.mark.owner.uid}"
+    )
 
 
 def _check_rotation(visit: Visit, role: Role) -> None:

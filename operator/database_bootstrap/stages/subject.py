@@ -31,6 +31,8 @@ class Subject:
     status: Status
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our group: a person's word on what the operator must not decide."""
+    is_uid_derived: bool = False
+    """The uid is made of the name, so that another project's resource of this name has the same one."""
 
 
 @dataclass(slots=True, kw_only=True)

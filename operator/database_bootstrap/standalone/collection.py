@@ -36,6 +36,8 @@ class Resource:
     """A DatabaseBootstrap from a file."""
 
     owner: Owner
+    is_uid_derived: bool
+    """The manifest has none."""
     spec: Spec
     annotations: Mapping[str, str]
     """Those of our group: a person's word."""
@@ -51,7 +53,13 @@ class Resource:
 
     def subject(self, status: Status) -> Subject:
         """Return what the engine is told, with what was known before."""
-        return Subject(owner=self.owner, spec=self.spec, status=status, annotations=self.annotations)
+        return Subject(
+            owner=self.owner,
+            spec=self.spec,
+            status=status,
+            annotations=self.annotations,
+            is_uid_derived=self.is_uid_derived,
+        )
 
     @property
     def known_status(self) -> Mapping[str, Any]:
@@ -152,9 +160,11 @@ def _resource(cluster: str, document: Document) -> Resource:
         check_root(name, spec)
     except BootstrapError as error:
         raise InputError(f"{document.origin}: {error.message}") from None
-    uid = document.manifest["metadata"].get("uid") or str(uuid.uuid5(UIDS, f"{cluster}/{namespace}/{name}"))
+    uid = document.manifest["metadata"].get("uid")
+    derived = uuid.uuid5(UIDS, f"{cluster}/{namespace}/{name}")
     return Resource(
-        owner=Owner(cluster=cluster, namespace=namespace, name=name, uid=str(uid)),
+        owner=Owner(cluster=cluster, namespace=namespace, name=name, uid=str(uid or derived)),
+        is_uid_derived=not uid,
         spec=spec,
         annotations=_annotations(document),
         manifest=document.manifest,
