@@ -109,6 +109,28 @@ async def test_rows_that_were_there_are_adopted_and_named(shop: Bootstrap) -> No
     assert (await shop.ready()).changes == ()
 
 
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        pytest.param("CREATE SCHEMA topology AUTHORIZATION {}", Reason.SEED_NOT_NEEDED, id="the role's own"),
+        pytest.param("CREATE SCHEMA topology", Reason.DATABASE_SEEDED, id="another's"),
+        pytest.param(
+            "CREATE SCHEMA topology AUTHORIZATION {}; CREATE EXTENSION hstore SCHEMA topology",
+            Reason.DATABASE_SEEDED,
+            id="an extension's",
+        ),
+    ],
+)
+async def test_schema_is_a_provider_s_by_more_than_its_name(shop: Bootstrap, schema: str, reason: Reason) -> None:
+    await shop.ready()
+    make = "CREATE TABLE topology.routers AS SELECT 1 AS id; GRANT USAGE ON SCHEMA topology TO PUBLIC"
+    shop.as_superuser(f"SET client_min_messages = error; {schema.format(shop.role)}; {make}", shop.database)
+    shop.seed(USERS)
+    if reason is Reason.SEED_NOT_NEEDED:
+        shop.as_superuser(f"ALTER TABLE topology.routers OWNER TO {shop.role}", shop.database)
+    assert outcome(await shop.ready(), StageName.SEED).reason is reason
+
+
 async def test_adoption_is_reconsidered_when_the_question_changes(shop: Bootstrap) -> None:
     shop.migrate("SQL", TABLES | {"2_countries.sql": "INSERT INTO countries VALUES ('AT')"})
     shop.seed(USERS)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from psycopg import sql
+
 from database_bootstrap.api.status import ServerStatus
 from database_bootstrap.errors import AccessDenied
 from database_bootstrap.postgres import ledger
@@ -56,8 +58,17 @@ _USER_TABLES = """
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                         AND d.objid = c.oid AND d.deptype = 'e')
-    ORDER BY 1, 2
 """
+_IS_PROVIDED = sql.SQL("""
+    n.nspname IN ({}) AND (
+        EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extnamespace = n.oid)
+        OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                   WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+                     AND d.objid = n.oid AND d.deptype = 'e')
+        OR NOT (pg_catalog.pg_has_role(n.nspowner, 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE')))
+""").format(sql.SQL(", ").join(map(sql.Literal, leftovers.PROVIDER_SCHEMAS)))
+"""The name alone does not make a schema a provider's: an extension is behind it, or nothing of it is the role's."""
+_WITHOUT_PROVIDERS = sql.SQL("{} AND NOT ({}) ORDER BY 1, 2").format(sql.SQL(_USER_TABLES), _IS_PROVIDED).as_string()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,12 +222,19 @@ def _version(connection: Connection) -> str:
 
 async def user_tables(connection: Connection) -> list[tuple[str, str]]:
     """Return (schema, table) of all that is no system's, no extension's and not ours; partitions with their parent."""
-    return [(schema, table) for schema, table, _ in await rows(connection, _USER_TABLES, doing="look for tables")]
+    found = await rows(connection, f"{_USER_TABLES} ORDER BY 1, 2", doing="look for tables")
+    return [(schema, table) for schema, table, _ in found]
+
+
+async def tables_for_rows(connection: Connection) -> list[tuple[str, str]]:
+    """Return those of `user_tables` whose rows are data, and not what extensions and cloud providers put in."""
+    found = await rows(connection, _WITHOUT_PROVIDERS, doing="look for tables")
+    return [(schema, table) for schema, table, _ in found]
 
 
 async def count_tables(connection: Connection, role: str) -> Tables:
     """Return what `user_tables` finds, for people."""
-    found = await rows(connection, _USER_TABLES, doing="look for tables")
+    found = await rows(connection, f"{_USER_TABLES} ORDER BY 1, 2", doing="look for tables")
     return Tables(
         count=len(found),
         first=tuple(f"{schema}.{table}" for schema, table, _ in found[:5]),

@@ -11,7 +11,7 @@ from database_bootstrap.api.v1alpha1 import SeedSpec, Spec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import error_of, server_words
-from database_bootstrap.stages import catalogue, leftovers, loading
+from database_bootstrap.stages import catalogue, loading
 from database_bootstrap.stages.tooling import options_of
 from database_bootstrap.stages.visit import Visit
 
@@ -120,8 +120,8 @@ async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, 
 
 
 async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[str, str]]:
-    tables = await catalogue.user_tables(connection)
-    return [table for table in tables if ".".join(table) not in ignore and table[0] not in leftovers.PROVIDER_SCHEMAS]
+    tables = await catalogue.tables_for_rows(connection)
+    return [table for table in tables if ".".join(table) not in ignore]
 
 
 async def run(connection: Connection, seed: Seed, ignore: frozenset[str] | None) -> str | None:
