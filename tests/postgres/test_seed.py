@@ -306,6 +306,18 @@ async def test_deferred_constraint_that_fails_at_commit_is_a_failed_seed(bootstr
     assert bootstrap.query("SELECT count(*) FROM a JOIN b ON a.id = b.a") == [(1,)]
 
 
+async def test_seed_that_is_stopped_during_its_commit_claims_nothing(bootstrap: Bootstrap) -> None:
+    slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'"
+    late = "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON a DEFERRABLE INITIALLY DEFERRED"
+    table = f"CREATE TABLE a (id int); {slow}; {late} FOR EACH ROW EXECUTE FUNCTION slow()"
+    bootstrap.migrate("SQL", {"1_t.sql": table})
+    bootstrap.seed({"a.sql": "INSERT INTO a VALUES (1)"}, timeoutSeconds=1)
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.SEED_FAILED
+    assert "being committed: as far as is known nothing stayed; the next look tells" in report.trouble.message
+    assert bootstrap.as_superuser("SELECT count(*) FROM a", bootstrap.database) == [(0,)]
+
+
 async def test_corrected_seed_finds_its_tables_in_the_tools_schema(bootstrap: Bootstrap) -> None:
     bootstrap.migrate("SQL", {"1_t.sql": "CREATE TABLE t (id int);"}, schema="app")
     bootstrap.seed({"t.sql": "INSERT INTO t VALUES ('x')"})

@@ -34,6 +34,8 @@ class Meter:
     done: int = 0
     said: str = ""
     """The same, within a sentence."""
+    is_ending: bool = False
+    """All is in, and the COMMIT may be through, whatever comes back."""
 
     def begin(self, file: File | Packed) -> None:
         """Say which file is next."""

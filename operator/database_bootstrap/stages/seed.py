@@ -170,9 +170,14 @@ class RunSeed:
                     connection, wanted, self.ignored if seed.policy is SeedPolicy.IF_EMPTY else None
                 )
         except TimeoutError:
+            stayed = f"Nothing of it stayed; it was {meter.said}"
+            if meter.is_ending:
+                stayed = (
+                    "All was in, and it was being committed: as far as is known nothing stayed; the next look tells"
+                )
             raise errors.SeedFailed(
-                f"The seed was stopped after {seed.timeout_seconds} seconds (seed.timeoutSeconds). Nothing of it "
-                f"stayed; it was {meter.said}. Raise the limit, or make the seed smaller"
+                f"The seed was stopped after {seed.timeout_seconds} seconds (seed.timeoutSeconds). {stayed}. Raise the "
+                "limit, or make the seed smaller"
             ) from None
 
 

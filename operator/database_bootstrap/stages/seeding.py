@@ -136,6 +136,7 @@ async def run(connection: Connection, seed: Seed, ignore: frozenset[str] | None)
                 total += await loading.put_in(connection, file, seed.spec, seed.meter)
             await _raise_sequences(connection)
             await mark(connection, seed.bundle, "seeded", total, None)
+            seed.meter.is_ending = True
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != "seed_once":
             raise _failure(error) from None
