@@ -124,16 +124,27 @@ async def test_empty_database_of_an_adopted_role_was_not_made_here(legacy: Boots
 
 
 @pytest.mark.parametrize("admin", ["superuser"], indirect=True)
-async def test_database_with_tables_that_a_dba_made_for_our_role_was_not_made_here(bootstrap: Bootstrap) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("CREATE TABLE restored (id int)", "1 table: public.restored"),
+        ("SELECT lo_from_bytea(0, 'kept')", "no tables, large objects: 1"),
+        ("CREATE MATERIALIZED VIEW restored AS SELECT 1", "no tables, materialized views and foreign tables: 1"),
+    ],
+)
+async def test_database_with_data_that_a_dba_made_for_our_role_was_not_made_here(
+    bootstrap: Bootstrap, content: str, words: str
+) -> None:
     await bootstrap.ready()
     del bootstrap.drawer.secrets["shop-db"]
     bootstrap.as_superuser(f'DROP DATABASE "{bootstrap.database}"')
     bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}" OWNER "{bootstrap.role}"')
-    bootstrap.as_superuser("CREATE TABLE restored (id int)", bootstrap.database)
+    bootstrap.as_superuser(content, bootstrap.database)
     bootstrap.raw["adoption"] = "Never"
     refused(await bootstrap.apply(), Reason.NOT_OWNED, "spec.adoption is Never")
     del bootstrap.raw["adoption"]
     report = await bootstrap.ready()
+    assert words in " ".join(report.changes)
     assert report.facts.role and report.facts.role.origin is Origin.CREATED
     assert report.facts.database and report.facts.database.origin is Origin.ADOPTED
 

@@ -69,6 +69,16 @@ _IS_PROVIDED = sql.SQL("""
 """).format(sql.SQL(", ").join(map(sql.Literal, leftovers.PROVIDER_SCHEMAS)))
 """The name alone does not make a schema a provider's: an extension is behind it, or nothing of it is the role's."""
 _WITHOUT_PROVIDERS = sql.SQL("{} AND NOT ({}) ORDER BY 1, 2").format(sql.SQL(_USER_TABLES), _IS_PROVIDED).as_string()
+_OTHER_DATA = """
+    SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata), (
+        SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('m', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                          WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                            AND d.objid = c.oid AND d.deptype = 'e'))
+"""
+"""Large objects, and what is a materialized view or a foreign table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +112,21 @@ class Tables:
     first: tuple[str, ...]
     owners: tuple[str, ...]
     """Of those that the role does not own."""
+    large_objects: int = 0
+    views: int = 0
+    """Materialized ones, and foreign tables."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that could hold somebody's data."""
+        return not (self.count or self.large_objects or self.views)
 
     def __str__(self) -> str:
+        others = f", materialized views and foreign tables: {self.views}" if self.views else ""
+        others += f", large objects: {self.large_objects}" if self.large_objects else ""
+        return self._tables() + others
+
+    def _tables(self) -> str:
         if not self.count:
             return "no tables"
         more = ", …" if self.count > len(self.first) else ""
@@ -233,12 +256,15 @@ async def tables_for_rows(connection: Connection) -> list[tuple[str, str]]:
 
 
 async def count_tables(connection: Connection, role: str) -> Tables:
-    """Return what `user_tables` finds, for people."""
+    """Return what `user_tables` finds, for people, and what else may hold data."""
     found = await rows(connection, f"{_USER_TABLES} ORDER BY 1, 2", doing="look for tables")
+    ((large_objects, views),) = await rows(connection, _OTHER_DATA, doing="look for other data")
     return Tables(
         count=len(found),
         first=tuple(f"{schema}.{table}" for schema, table, _ in found[:5]),
         owners=tuple(sorted({owner for _, _, owner in found} - {role})),
+        large_objects=large_objects,
+        views=views,
     )
 
 

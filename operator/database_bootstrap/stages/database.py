@@ -141,7 +141,7 @@ def _is_takeable(visit: Visit, database: Database) -> bool:
 def _check_ownership(visit: Visit, found: Found, database: Database) -> None:
     role, quoted = visit.spec.role.name, f'Database "{database.name}"'
     if database.mark is None:
-        if not _was_intended(visit, database) or (found.tables and found.tables.count):
+        if not _was_intended(visit, database) or (found.tables and not found.tables.is_empty):
             adoption.check_database(visit, database, found.authority)
         return
     if not may_take(visit, database.mark):
@@ -179,7 +179,7 @@ def _origin(visit: Visit, found: Found, database: Database, inside: Inside) -> O
         # Where nobody knows any more it is called adopted, and so never dropped.
         return Origin(known.origin) if known and known.origin else Origin.ADOPTED
     is_made_here = _was_intended(visit, database) and visit.role_mark and visit.role_mark.origin is Origin.CREATED
-    return Origin.CREATED if is_made_here and found.tables and not found.tables.count else Origin.ADOPTED
+    return Origin.CREATED if is_made_here and found.tables and found.tables.is_empty else Origin.ADOPTED
 
 
 def _origin_of(visit: Visit, mark: Mark, inside: Inside) -> Origin:

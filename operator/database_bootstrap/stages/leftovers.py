@@ -26,6 +26,7 @@ _LIMIT = 20
 _SHOWN = 5
 """Objects that are named, each with its statement."""
 
+# Routines are none: one of a DBA's that is SECURITY DEFINER lends just those rights that the role must not have.
 _FROM_CATALOGUES = sql.SQL("""
     SELECT pg_catalog.json_agg(pg_catalog.json_build_array(kind, name, owner) ORDER BY kind, name) FROM (
         WITH mine AS (
@@ -47,12 +48,6 @@ _FROM_CATALOGUES = sql.SQL("""
             FROM pg_catalog.pg_type t JOIN spaces s ON s.oid = t.typnamespace
             LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
             WHERE (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c') AND t.typowner <> (SELECT datdba FROM mine)
-            UNION ALL
-            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, p.proowner, 'ROUTINE',
-                s.name || '.' || pg_catalog.quote_ident(p.proname)
-                || '(' || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')'
-            FROM pg_catalog.pg_proc p JOIN spaces s ON s.oid = p.pronamespace
-            WHERE p.proowner <> (SELECT datdba FROM mine)
         )
         (SELECT kind, name, pg_catalog.pg_get_userbyid(owner) AS owner FROM objects o
         WHERE NOT EXISTS (
