@@ -127,7 +127,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("-f", "--file", action="append", required=True, metavar="FILE", help="a file, a directory, or - ; repeatable")
     add("--secret-dir", type=Path, metavar="DIR", help="(default: .dbbootstrap beside the file)")
     add("--no-secret-dir", action="store_true", help="keep nothing; then role.passwordSecretRef is required")
-    add("--cluster-id", default=CLUSTER, metavar="ID", help=f"the cluster in marks of ownership (default: {CLUSTER})")
+    about = f"the cluster in marks of ownership (default: {CLUSTER})"
+    add("--cluster-id", type=settings.cluster_id, default=CLUSTER, metavar="ID", help=about)
     settings.add_sandbox_arguments(parser, default="Sandboxed where the kernel can, else Unconfined")
     add("--output", choices=("text", "json"), default="text", help="lines for people, or an object a line")
 

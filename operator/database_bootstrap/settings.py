@@ -12,6 +12,7 @@ Value = TypeVar("Value")
 
 PREFIX = "DBBOOTSTRAP_"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 TRUE = {"1", "true", "yes"}
 FALSE = {"0", "false", "no", ""}
@@ -76,7 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting; each can come from the environment, as DBBOOTSTRAP_ and its name in capitals."""
     add = parser.add_argument
     add("--namespace", action="append", metavar="NAME", help="serve this namespace only; repeatable (default: all)")
-    add("--cluster-id", metavar="ID", help="name of the cluster in ownership marks (default: uid of kube-system)")
+    add(
+        "--cluster-id",
+        type=cluster_id,
+        metavar="ID",
+        help="name of the cluster in ownership marks (default: uid of kube-system)",
+    )
     add("--workers", type=_count, metavar="N", help="visits at once (default: 8)")
     add("--max-connections-per-server", type=_connections, metavar="N", help="to PostgreSQL, at once (default: 8)")
     add("--health-address", type=_address, metavar="HOST:PORT", help="probes and metrics (default: 0.0.0.0:8080)")
@@ -117,7 +123,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str]) ->
     read = _Reader(arguments, environ)
     return Settings(
         namespaces=read.namespaces(),
-        cluster_id=read.text("cluster_id"),
+        cluster_id=read.value("cluster_id", _cluster_id_or_none, None),
         workers=read.value("workers", _count, defaults.workers),
         max_connections=read.value("max_connections_per_server", _connections, defaults.max_connections),
         health=read.value("health_address", _address, defaults.health),
@@ -161,6 +167,22 @@ class _Reader:
         if wrong:
             raise ValueError(f"{wrong[0]!r} is not the name of a namespace")
         return tuple(dict.fromkeys(filter(None, named)))
+
+
+def is_id(text: object) -> bool:
+    """Whether it can be the id of a cluster or the uid of a resource: one word, without quotes or blanks."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def cluster_id(text: str) -> str:
+    """Return what names a cluster in marks of ownership; a mark with anything else would not be read back."""
+    if not is_id(text):
+        raise argparse.ArgumentTypeError("the id of a cluster is one word of letters, digits and . _ : / @ + -")
+    return text
+
+
+def _cluster_id_or_none(text: str) -> str | None:
+    return cluster_id(text)
 
 
 def _count(text: str) -> int:

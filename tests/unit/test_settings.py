@@ -75,6 +75,7 @@ def test_value_comes_from_flag_or_environment(
         ("DBBOOTSTRAP_GRACE_SECONDS", "-1", "number of seconds"),
         ("DBBOOTSTRAP_ALEMBIC_SANDBOX", "off", "'off' is none of Sandboxed, Refused, Unconfined"),
         ("DBBOOTSTRAP_ALEMBIC_SANDBOX_MIN_ABI", "0", "at least 1"),
+        ("DBBOOTSTRAP_CLUSTER_ID", "our cluster", "one word"),
         ("DBBOOTSTRAP_NAMESPACE", "Shop", "'Shop' is not the name of a namespace"),
     ],
 )
@@ -90,6 +91,7 @@ def test_value_of_the_environment_that_cannot_be_is_refused(variable: str, value
         ["--max-connections-per-server", "2"],
         ["--health-address", "x"],
         ["--log-level", "loud"],
+        ["--cluster-id", "our cluster"],
         ["--alembic-sandbox", "Off"],
         ["--alembic-sandbox-min-abi", "x"],
     ],

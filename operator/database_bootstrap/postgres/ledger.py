@@ -145,13 +145,6 @@ def _audit_entry(identity: Identity, stage: str, action: str) -> sql.Composed:
     )
 
 
-async def exists(connection: Connection) -> bool:
-    """Return whether there is a ledger now, whoever made it."""
-    found = await connection.execute("SELECT pg_catalog.to_regclass('dbbootstrap.identity') IS NOT NULL")
-    row = await found.fetchone()
-    return bool(row and row[0])
-
-
 async def system_identifier(connection: Connection) -> str | None:
     """Return the number that initdb gave the server, or None where the session may not ask for it.
 

@@ -1,10 +1,14 @@
 """Ownership marks: the last line of a role's or database's COMMENT names the resource that it belongs to."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from database_bootstrap.settings import is_id
+
 _PREFIX = "dbbootstrap.io/owner "
+_DNS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 class Origin(StrEnum):
@@ -26,6 +30,20 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name} (cluster {self.cluster}, uid {self.uid})"
 
+    @property
+    def is_plausible(self) -> bool:
+        """Whether a resource can have these names.
+
+        What stands in a comment or a ledger may be anybody's text, and it is shown to people in sentences that tell
+        them what to run.
+        """
+        return is_id(self.cluster) and is_id(self.uid) and is_name(self.namespace) and is_name(self.name)
+
+
+def is_name(text: object) -> bool:
+    """Whether it can be the name of a namespace or of a resource."""
+    return isinstance(text, str) and _DNS.fullmatch(text) is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
@@ -39,14 +57,17 @@ class Mark:
 
 
 def mark_in(comment: str | None) -> Mark | None:
-    """Return the mark in a comment, or None where there is none that can be read."""
+    """Return the mark in a comment, or None where there is none that can be read, or that names what cannot be."""
     last_line = (comment or "").rstrip("\n").rsplit("\n", 1)[-1]
     if not last_line.startswith(_PREFIX):
         return None
     try:
         fields = json.loads(last_line.removeprefix(_PREFIX))
+        owner = Owner(**fields["owner"])
+        if not owner.is_plausible:
+            return None
         return Mark(
-            owner=Owner(**fields["owner"]),
+            owner=owner,
             database=fields["database"],
             origin=Origin(fields["origin"]),
             role_unmarked=fields.get("role_unmarked") is True,

@@ -73,6 +73,6 @@ async def _inside(visit: Visit, database: Database) -> dict[str, Any]:
     ((finds_ledger,),) = await rows(connection, query, doing="look for a ledger")
     return {
         "finds_ledger": finds_ledger,
-        "inside": None if finds_ledger else await catalogue.look_inside(connection),
+        "inside": None if finds_ledger else await catalogue.look_inside(connection, with_ledger=False),
         "tables": await catalogue.count_tables(connection, visit.spec.role.name),
     }

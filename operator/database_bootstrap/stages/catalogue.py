@@ -11,7 +11,7 @@ from database_bootstrap.errors import AccessDenied
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Owner, mark_in
-from database_bootstrap.stages import leftovers
+from database_bootstrap.stages import ledger_shape, leftovers
 from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.sessions import rows
 
@@ -37,7 +37,8 @@ _INSIDE = """
             FROM pg_catalog.pg_class c
             WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')
               AND relkind IN ('r', 'p', 'v', 'm', 'f')),
-           ({leftovers})
+           ({leftovers}),
+           ({ledgers})
 """
 _PARAMETERS = """
     SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)),
@@ -153,8 +154,12 @@ class Inside:
     uid: str | None = None
     """Whose the ledger is."""
     ledger_seq: int | None = None
-    ledger_owners: frozenset[str] = frozenset()
-    """Of its schema and its tables."""
+    has_ledger: bool = False
+    """There is one with all columns, whoever made it."""
+    has_ledger_of_role: bool = False
+    """The session's role can do what it likes to it, as after a restore that it has run itself."""
+    ledger_in_the_way: bool = False
+    """The name under which a ledger is set aside is taken."""
     is_aside: bool = False
     """There is a ledger that was set aside, and its rows are not copied yet."""
 
@@ -166,10 +171,6 @@ class Inside:
             owner.name,
             owner.uid,
         )
-
-    def has_ledger_of(self, role: str) -> bool:
-        """Whether the role can do what it likes to the ledger, as after a restore that it has run itself."""
-        return role in self.ledger_owners
 
 
 async def find_database(connection: Connection, name: str) -> Database | None:
@@ -193,11 +194,11 @@ async def find_database(connection: Connection, name: str) -> Database | None:
     )
 
 
-async def look_inside(connection: Connection) -> Inside:
-    """Return what the session's database holds."""
+async def look_inside(connection: Connection, *, with_ledger: bool = True) -> Inside:
+    """Return what the session's database holds; its ledger may be the role's work, and is read as the role only."""
     doing = "look into the database"
-    query = _INSIDE.format(leftovers=leftovers.QUERY)
-    ((may_ask, schemas, tables, left),) = await rows(connection, query, doing=doing)
+    query = _INSIDE.format(leftovers=leftovers.QUERY, ledgers=ledger_shape.QUERY)
+    ((may_ask, schemas, tables, left, ledgers),) = await rows(connection, query, doing=doing)
     # Asked by itself: PostgreSQL checks the right to call a function even where the call is never reached.
     system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if may_ask else None
     return Inside(
@@ -205,26 +206,36 @@ async def look_inside(connection: Connection) -> Inside:
         parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
         schemas=schemas,
         leftovers=leftovers.leftovers_of(left),
-        **(await _read_ledger(connection, schemas, tables or {})),
+        **(await _read_ledger(connection, schemas, tables or {}, ledgers or {}) if with_ledger else {}),
     )
 
 
 async def _read_ledger(
-    connection: Connection, schemas: Mapping[str, str], tables: Mapping[str, tuple[str, bool]]
+    connection: Connection,
+    schemas: Mapping[str, str],
+    tables: Mapping[str, tuple[str, bool]],
+    ledgers: Mapping[str, tuple[bool, list[str]]],
 ) -> dict[str, Any]:
-    is_aside = ledger.ASIDE in schemas and schemas[ledger.ASIDE] == connection.info.user
-    known: dict[str, Any] = {"is_aside": is_aside}
     if "identity" in tables:
-        known["ledger_owners"] = frozenset([schemas[ledger.SCHEMA], *(owner for owner, _ in tables.values())])
         _check_readable(connection.info.user, tables)
+    is_of_role, columns = ledgers.get(ledger.SCHEMA, (False, []))
+    has_ledger = set(columns) >= ledger_shape.READ
+    aside_is_of_role, columns = ledgers.get(ledger.ASIDE, (False, []))
+    is_aside = aside_is_of_role and set(columns) >= ledger_shape.COPIED
+    known: dict[str, Any] = {
+        "is_aside": is_aside,
+        "has_ledger": has_ledger,
+        "has_ledger_of_role": has_ledger and is_of_role,
+        "ledger_in_the_way": ledger.ASIDE in schemas,
+    }
+    if has_ledger:
         query = _LEDGER
     elif is_aside and ledger.SCHEMA not in schemas:
         query = _LEDGER_ASIDE
     else:
         return known
     found = await rows(connection, query, doing="read the ledger")
-    names = ("incarnation", "cluster", "namespace", "name", "uid", "ledger_seq")
-    return known | (dict(zip(names, found[0], strict=True)) if found else {})
+    return known | (ledger_shape.identity_in(found[0]) if found else {})
 
 
 def _check_readable(user: str, tables: Mapping[str, tuple[str, bool]]) -> None:

@@ -63,7 +63,7 @@ async def observe(visit: Visit) -> Found:
 
 
 async def _may_take_ledger(visit: Visit, session: Connection, inside: Inside) -> bool:
-    is_anothers = bool(inside.ledger_owners) and not inside.is_ledger_of(visit.subject.owner)
+    is_anothers = inside.has_ledger and not inside.is_ledger_of(visit.subject.owner)
     return is_anothers and await ledger_actions.may_take(visit, session)
 
 
@@ -232,13 +232,15 @@ def _compare_contents(visit: Visit, inside: Inside, origin: Origin) -> Iterator[
 
 
 def _compare_ledger(visit: Visit, inside: Inside, origin: Origin) -> Iterator[Action]:
-    if inside.has_ledger_of(visit.spec.role.name):
+    if inside.has_ledger_of_role:
+        if inside.ledger_in_the_way:
+            raise errors.NotOwned(ledger_actions.IN_THE_WAY)
         yield ledger_actions.SetLedgerAside()
-        yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation)
+        yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation, goes_on=True)
         yield ledger_actions.CopyLedger()
         return
-    if inside.incarnation is None or not inside.ledger_owners:
-        yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation)
+    if inside.incarnation is None or not inside.has_ledger:
+        yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation, goes_on=inside.is_aside)
     if inside.is_aside:
         yield ledger_actions.CopyLedger()
 

@@ -9,7 +9,7 @@ from database_bootstrap import errors
 from database_bootstrap.api.outcomes import StageName
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.outage import Outage
-from database_bootstrap.stages import catalogue, identity
+from database_bootstrap.stages import catalogue, identity, ledger_trust
 from database_bootstrap.stages import deletion_compare as compare
 from database_bootstrap.stages import deletion_state as state
 from database_bootstrap.stages.catalogue import Database
@@ -110,11 +110,16 @@ async def _see_to_database(departure: Departure) -> str | None:
 async def _contents(departure: Departure, database: Database) -> state.Contents:
     who = await _require_entry(departure, database)
     try:
-        ledger = await state.read_ledger(await departure.sessions.administrator(database.name))
+        ledger = await ledger_trust.read(await departure.sessions.administrator(database.name))
     except errors.AccessDenied as error:
         raise errors.AccessDenied(
             f'{error.message}. Let a superuser run in database "{database.name}": GRANT USAGE ON SCHEMA dbbootstrap TO '
             f'"{who}"; GRANT SELECT ON dbbootstrap.identity TO "{who}"'
+        ) from None
+    except errors.NotOwned as error:
+        raise errors.NotOwned(
+            f"{error.message}. Nothing was dropped; if all of it is to go, "
+            f'drop it by hand: DROP DATABASE "{database.name}"'
         ) from None
     at_work = await state.find_at_work(await departure.aside(), database.name, departure.role)
     pin = identity.pin_of(departure.subject, await departure.credentials.pinned())

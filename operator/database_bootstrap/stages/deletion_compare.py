@@ -1,5 +1,7 @@
 """What is to go: pure; what is not this resource's is kept with a word, and what is in doubt stops everything."""
 
+from dataclasses import replace
+
 from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.postgres.login import Endpoint
@@ -73,9 +75,10 @@ def check_contents(subject: Subject, contents: Contents) -> None:
 def _check_identity(subject: Subject, contents: Contents, quoted: str) -> None:
     pin, ledger, owner = contents.pin, contents.ledger, subject.owner
     if pin is None:
-        if ledger and (ledger.cluster, ledger.namespace, ledger.name) != (owner.cluster, owner.namespace, owner.name):
+        if ledger and replace(ledger.owner, uid=owner.uid) != owner:
+            whose = ledger.owner
             raise errors.NotOwned(
-                f"{quoted} holds the ledger of {ledger.namespace}/{ledger.name} (cluster {ledger.cluster}), as after "
+                f"{quoted} holds the ledger of {whose.namespace}/{whose.name} (cluster {whose.cluster}), as after "
                 "restoring its dump; nothing was dropped"
             )
     elif ledger is None:

@@ -11,6 +11,7 @@ from database_bootstrap.postgres.ownership import Mark, mark_in
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.catalogue import Database
 from database_bootstrap.stages.identity import Pin
+from database_bootstrap.stages.ledger_trust import Ledger
 from database_bootstrap.stages.sessions import rows
 
 _ROLE = "SELECT pg_catalog.shobj_description(oid, 'pg_authid') FROM pg_catalog.pg_roles WHERE rolname = %s"
@@ -28,11 +29,6 @@ _AT_WORK = """
     GROUP BY 1 ORDER BY 1
 """
 """Sessions whose state the administrator may not see count as being at work."""
-_HAS_LEDGER = """
-    SELECT count(*) > 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = 'dbbootstrap' AND c.relname = 'identity' AND c.relkind = 'r'
-"""
-_LEDGER = "SELECT incarnation::text, cluster, namespace, name, origin FROM dbbootstrap.identity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +51,6 @@ class Role:
 
     mark: Mark | None
     dependents: tuple[Dependent, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
-    """The one row of the ledger that says which database this is."""
-
-    incarnation: str
-    cluster: str
-    namespace: str
-    name: str
-    origin: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +83,6 @@ async def find_role(connection: Connection, name: str) -> Role | None:
 async def find_at_work(connection: Connection, database: str, role: str) -> Mapping[str, int]:
     """Return who but the role is in the middle of something in this database: a dump, a report, a replication."""
     return dict(await rows(connection, _AT_WORK, (database, role), doing="look for sessions in the database"))
-
-
-async def read_ledger(connection: Connection) -> Ledger | None:
-    """Return what the session's database says of itself; None where it has no ledger, or a thing that is no table."""
-    ((has_ledger,),) = await rows(connection, _HAS_LEDGER, doing="look for the ledger")
-    found = await rows(connection, _LEDGER, doing="read the ledger") if has_ledger else []
-    if not found:
-        return None
-    incarnation, cluster, namespace, name, origin = found[0]
-    return Ledger(incarnation=incarnation, cluster=cluster, namespace=namespace, name=name, origin=origin)
 
 
 async def system_identifier(connection: Connection) -> str | None:

@@ -11,6 +11,7 @@ from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import ExtensionSpec
+from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import error_of, server_words
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
@@ -206,9 +207,11 @@ class CreateExtension:
             statement += sql.SQL(" SCHEMA {}").format(sql.Identifier(self.schema))
         if self.version:
             statement += sql.SQL(" VERSION {}").format(sql.Literal(self.version))
-        if not self.offer.for_owner:
-            await _require_safe(visit, self.schema or self.offer.own_schema, self.offer.requires)
-        await _run(visit, statement, self.name, self.offer.for_owner)
+        if self.offer.for_owner:
+            await _run(await visit.sessions.owner(), statement, self.name)
+        else:
+            schema = self.schema or self.offer.own_schema
+            await _run_safely(visit, statement, self.name, schema, self.offer.requires)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,14 +231,13 @@ class UpdateExtension:
         statement = sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(
             sql.Identifier(self.name), sql.Literal(self.offer.version)
         )
-        if not self.by_owner:
-            await _require_safe(visit, self.schema, self.offer.requires)
-        await _run(visit, statement, self.name, self.by_owner)
+        if self.by_owner:
+            await _run(await visit.sessions.owner(), statement, self.name)
+        else:
+            await _run_safely(visit, statement, self.name, self.schema, self.offer.requires)
 
 
-async def _run(visit: Visit, statement: sql.Composed, name: str, by_owner: bool) -> None:
-    database = visit.spec.database.name
-    connection = await (visit.sessions.owner() if by_owner else visit.sessions.administrator(database))
+async def _run(connection: Connection, statement: sql.Composed, name: str) -> None:
     try:
         await connection.execute(statement)
     except (
@@ -254,13 +256,31 @@ async def _run(visit: Visit, statement: sql.Composed, name: str, by_owner: bool)
         raise error_of(error, f"create or update extension {name}") from None
 
 
-async def _require_safe(visit: Visit, schema: str | None, requires: tuple[str, ...]) -> None:
+async def _run_safely(
+    visit: Visit, statement: sql.Composed, name: str, schema: str | None, requires: tuple[str, ...]
+) -> None:
+    """Create or update as the administrator, where nobody else can have laid out code: in one transaction."""
+    connection = await visit.sessions.administrator(visit.spec.database.name)
+    try:
+        async with connection.transaction():
+            await _require_safe(connection, schema, requires)
+            await _run(connection, statement, name)
+    except psycopg.Error as error:
+        raise error_of(error, f"create or update extension {name}") from None
+
+
+async def _require_safe(connection: Connection, schema: str | None, requires: tuple[str, ...]) -> None:
     """Make the schema of an administrator's extension where it is absent; refuse one in which others can create.
 
-    The extension's script runs with the administrator's rights and with these schemas on its search path.
+    The extension's script runs with the administrator's rights and with these schemas on its search path. Looked at is
+    what is there at last: a schema that the role has made in the meantime too.
     """
-    connection = await visit.sessions.administrator(visit.spec.database.name)
     doing = "look at the extension's schema"
+    if schema and not await rows(connection, _SCHEMA, (schema,), doing=doing):
+        identifier = sql.Identifier(schema)
+        create = sql.SQL("CREATE SCHEMA {}").format(identifier)
+        grant = sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(identifier)
+        await execute(connection, create, grant, doing=f'create schema "{schema}"')
     names = [schema] if schema else []
     if requires:
         names += [name for (name,) in await rows(connection, _SCHEMAS_OF, (list(requires),), doing=doing)]
@@ -271,11 +291,6 @@ async def _require_safe(visit: Visit, schema: str | None, requires: tuple[str, .
             f'out code for it. Leave the schema out (it then goes to "{SAFE_SCHEMA}"), name one in which nobody but '
             "the administrator can create, or let a superuser do it"
         )
-    if schema and not await rows(connection, _SCHEMA, (schema,), doing=doing):
-        name = sql.Identifier(schema)
-        create = sql.SQL("CREATE SCHEMA {}").format(name)
-        grant = sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(name)
-        await execute(connection, create, grant, doing=f'create schema "{schema}"')
 
 
 STAGE = Stage(name=StageName.EXTENSIONS, observe=observe, compare=compare, conclude=conclude)

@@ -13,11 +13,17 @@ from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages import ledger_trust
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
 
 _LARGEST_SEQ = 2**52
 """What the role's own rows say is not to be trusted further: a sequence at its end would take no row any more."""
+IN_THE_WAY = (
+    f"The ledger (schema dbbootstrap) belongs to the role, as after a restore, and is to be renamed to {ledger.ASIDE}; "
+    "a schema of that name is in the way, and both are left alone. Rename that one, and the ledger is set aside: "
+    f"ALTER SCHEMA {ledger.ASIDE} RENAME TO {ledger.ASIDE}_kept"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,8 @@ class MakeLedger:
 
     origin: Origin
     incarnation: str | None = None
+    goes_on: bool = False
+    """There is one that was set aside, whose rows are still to be copied."""
 
     def __str__(self) -> str:
         return "create the ledger and the audit log (schema dbbootstrap)"
@@ -38,39 +46,29 @@ class MakeLedger:
         administrator = (await visit.credentials.administrator()).user
         await _let_in(await visit.sessions.owner(), administrator, spec.database.name)
         identity = ledger.Identity(
-            incarnation=_uuid(self.incarnation) if self.incarnation else uuid4(),
+            incarnation=UUID(self.incarnation) if self.incarnation else uuid4(),
             cluster=owner.cluster,
             namespace=owner.namespace,
             name=owner.name,
             uid=owner.uid,
             origin=self.origin,
         )
-        ends = await _ends(await visit.sessions.owner()) if self.incarnation else {}
+        ends = await _ends(await visit.sessions.owner()) if self.goes_on else {}
         connection = await visit.sessions.administrator(spec.database.name)
         try:
             await ledger.make(connection, identity, spec.role.name, visit.unaudited, ends)
         except psycopg.errors.DuplicateSchema as error:
-            if await ledger.exists(connection):
+            if await ledger_trust.read(connection):  # another visit was faster
                 raise error_of(error, str(self)) from None
             raise errors.NotOwned(
                 'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
-                "ledger is made"
+                "ledger is made: ALTER SCHEMA dbbootstrap RENAME TO dbbootstrap_kept"
             ) from None
         except psycopg.Error as error:
             raise error_of(error, str(self)) from None
         visit.unaudited.clear()
         visit.incarnation = str(identity.incarnation)
         visit.ledger_is_new = True
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise errors.NotOwned(
-            'Schema "dbbootstrap" belongs to the role, and what it holds is no ledger of this operator; it is left '
-            "alone. Rename it, and the ledger is made"
-        ) from None
 
 
 async def _let_in(owner: Connection, administrator: str, database: str) -> None:
@@ -108,7 +106,14 @@ class SetLedgerAside:
 
     async def run(self, visit: Visit) -> None:
         statement = sql.SQL("ALTER SCHEMA dbbootstrap RENAME TO {}").format(sql.Identifier(ledger.ASIDE))
-        await execute(await visit.sessions.owner(), statement, doing=str(self))
+        try:
+            await execute(await visit.sessions.owner(), statement, doing=str(self))
+        except errors.AccessDenied as error:
+            raise errors.AccessDenied(
+                f'{error.message}. Let a superuser run in database "{visit.spec.database.name}": '
+                f"ALTER SCHEMA dbbootstrap RENAME TO {ledger.ASIDE}; "
+                f'ALTER SCHEMA {ledger.ASIDE} OWNER TO "{visit.spec.role.name}"'
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,13 @@ class CopyLedger:
         copies = [await _copy(connection, table) for table in ledger.WRITABLE]
         done = f"{ledger.ASIDE}_{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         rename = sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(ledger.ASIDE), sql.Identifier(done))
-        await execute(connection, *copies, rename, doing=str(self))
+        try:
+            await execute(connection, *copies, rename, doing=str(self))
+        except (errors.SpecRejected, errors.AccessDenied) as error:
+            raise errors.NotOwned(
+                f"{error.message}. What schema {ledger.ASIDE} holds is no ledger that can be copied; it is left alone. "
+                f"Rename it, and it counts no more: ALTER SCHEMA {ledger.ASIDE} RENAME TO {ledger.ASIDE}_kept"
+            ) from None
 
 
 async def _copy(connection: Connection, table: str) -> sql.Composed:
@@ -156,11 +167,20 @@ class TakeLedger:
             "UPDATE dbbootstrap.identity SET origin = CASE WHEN (cluster, namespace, name) = ({0}, {1}, {2})"
             " THEN origin ELSE {4} END, cluster = {0}, namespace = {1}, name = {2}, uid = {3}"
         ).format(owner.cluster, owner.namespace, owner.name, owner.uid, self.origin.value)
-        await execute(await visit.sessions.administrator(visit.spec.database.name), statement, doing=str(self))
+        connection = await visit.sessions.administrator(visit.spec.database.name)
+        try:
+            async with connection.transaction():
+                await ledger_trust.require_lasting(connection)
+                await connection.execute(statement)
+        except psycopg.Error as error:
+            raise error_of(error, str(self)) from None
 
 
 _MAY_TAKE = """
-    SELECT pg_catalog.pg_get_userbyid(c.relowner) <> current_user AND NOT c.relhastriggers AND NOT c.relhasrules
+    SELECT NOT c.relhastriggers AND NOT c.relhasrules
+           AND NOT EXISTS (SELECT FROM (VALUES (n.nspowner), (c.relowner)) AS it (owner)
+                           JOIN pg_catalog.pg_roles o ON o.oid = it.owner
+                           WHERE NOT (o.rolsuper OR o.rolname = %s))
            AND pg_catalog.has_table_privilege(%s, c.oid, 'UPDATE') AND c.relkind = 'r'
            AND pg_catalog.has_schema_privilege(%s, n.oid, 'USAGE')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -169,7 +189,7 @@ _MAY_TAKE = """
 
 
 async def may_take(visit: Visit, session: Connection) -> bool:
-    """Return whether the administrator may write into the ledger's identity, and runs nobody's code by that."""
+    """Return whether the administrator may write into the ledger's identity; by its own session it is asked again."""
     administrator = (await visit.credentials.administrator()).user
-    found = await rows(session, _MAY_TAKE, (administrator, administrator), doing="look at the ledger's rights")
+    found = await rows(session, _MAY_TAKE, (administrator,) * 3, doing="look at the ledger's rights")
     return found == [(True,)]

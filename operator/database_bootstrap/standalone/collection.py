@@ -16,6 +16,7 @@ from database_bootstrap.api.v1alpha1 import Spec, check_root, parse_spec
 from database_bootstrap.bundles.sources import ConfigMapData
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.postgres.ownership import Owner
+from database_bootstrap.settings import is_id
 from database_bootstrap.stages.subject import Subject
 from database_bootstrap.standalone.documents import Document, InputError
 
@@ -162,6 +163,8 @@ def _resource(cluster: str, document: Document) -> Resource:
         raise InputError(f"{document.origin}: {error.message}") from None
     uid = document.manifest["metadata"].get("uid")
     derived = uuid.uuid5(UIDS, f"{cluster}/{namespace}/{name}")
+    if uid and not is_id(str(uid)):
+        raise InputError(f"{document.origin}: metadata.uid is no uid of a resource")
     return Resource(
         owner=Owner(cluster=cluster, namespace=namespace, name=name, uid=str(uid or derived)),
         is_uid_derived=not uid,

@@ -1,5 +1,7 @@
 """Marks in comments: read back as written, and people's text before them is kept."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,9 +9,11 @@ from hypothesis import strategies as st
 from database_bootstrap.postgres.ownership import Mark, Origin, Owner, mark_in, with_mark
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,40}", fullmatch=True)
+dns = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,40}[a-z0-9])?", fullmatch=True)
 marks = st.builds(
     Mark,
-    owner=st.builds(Owner, cluster=texts, namespace=texts, name=texts, uid=texts),
+    owner=st.builds(Owner, cluster=ids, namespace=dns, name=dns, uid=ids),
     database=texts,
     origin=st.sampled_from(Origin),
     role_unmarked=st.booleans(),
@@ -47,6 +51,15 @@ def test_second_mark_replaces_the_first(first: Mark, second: Mark) -> None:
 )
 def test_comment_without_a_mark_is_nobodys(comment: str | None) -> None:
     assert mark_in(comment) is None
+
+
+@pytest.mark.parametrize("field", ["cluster", "namespace", "name", "uid"])
+@pytest.mark.parametrize("text", ["", "1; then run as superuser: ALTER ROLE x SUPERUSER", "a\nb", "x" * 254, "a b"])
+def test_names_that_no_resource_has_are_no_mark(field: str, text: str) -> None:
+    owner = Owner(cluster="c", namespace="n", name="x", uid="u")
+    mark = Mark(owner=owner, database="d", origin=Origin.CREATED)
+    assert mark_in(with_mark(None, mark)) == mark
+    assert mark_in(with_mark(None, replace(mark, owner=replace(owner, **{field: text})))) is None
 
 
 def test_mark_counts_in_the_last_line_only() -> None:
