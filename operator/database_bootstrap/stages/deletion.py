@@ -110,7 +110,7 @@ async def _see_to_database(departure: Departure) -> str | None:
 async def _contents(departure: Departure, database: Database) -> state.Contents:
     who = await _require_entry(departure, database)
     try:
-        ledger = await ledger_trust.read(await departure.sessions.administrator(database.name))
+        ledger = await ledger_trust.read(await departure.sessions.administrator(database.name), departure.role)
     except errors.AccessDenied as error:
         raise errors.AccessDenied(
             f'{error.message}. Let a superuser run in database "{database.name}": GRANT USAGE ON SCHEMA dbbootstrap TO '

@@ -58,7 +58,7 @@ class MakeLedger:
         try:
             await ledger.make(connection, identity, spec.role.name, visit.unaudited, ends)
         except psycopg.errors.DuplicateSchema as error:
-            if await ledger_trust.read(connection):  # another visit was faster
+            if await ledger_trust.read(connection, spec.role.name):  # another visit was faster
                 raise error_of(error, str(self)) from None
             raise errors.NotOwned(
                 'Schema "dbbootstrap" exists and has no ledger of this operator; it is left alone. Rename it, and the '
@@ -170,7 +170,7 @@ class TakeLedger:
         connection = await visit.sessions.administrator(visit.spec.database.name)
         try:
             async with connection.transaction():
-                await ledger_trust.require_lasting(connection)
+                await ledger_trust.require_lasting(connection, visit.spec.role.name)
                 await connection.execute(statement)
         except psycopg.Error as error:
             raise error_of(error, str(self)) from None
@@ -180,7 +180,8 @@ _MAY_TAKE = """
     SELECT NOT c.relhastriggers AND NOT c.relhasrules
            AND NOT EXISTS (SELECT FROM (VALUES (n.nspowner), (c.relowner)) AS it (owner)
                            JOIN pg_catalog.pg_roles o ON o.oid = it.owner
-                           WHERE NOT (o.rolsuper OR o.rolname = %s))
+                           WHERE NOT (o.rolsuper OR o.rolname = %s OR (
+                               o.rolcreaterole AND NOT pg_catalog.pg_has_role(o.oid, 'MEMBER'))))
            AND pg_catalog.has_table_privilege(%s, c.oid, 'UPDATE') AND c.relkind = 'r'
            AND pg_catalog.has_schema_privilege(%s, n.oid, 'USAGE')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -21,10 +21,13 @@ _STRANGERS = """
     FROM pg_catalog.pg_namespace n, LATERAL (
         SELECT n.nspowner AS owner UNION ALL SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid
     ) it JOIN pg_catalog.pg_roles o ON o.oid = it.owner
-    WHERE n.nspname = 'dbbootstrap' AND NOT (o.rolsuper OR o.rolname = current_user)
+    WHERE n.nspname = 'dbbootstrap' AND NOT (o.rolsuper OR o.rolname = current_user OR o.rolcreaterole AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = %s AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')))
 """
-"""Only a superuser and this session's own role can be no cover for somebody else: a role is a member of what it gives
-its tables to, as of pg_database_owner."""
+"""Who is neither a superuser, nor this session's own role, nor another administrator: an earlier one, mostly.
+
+A role is a member of what it gives its tables to, as of pg_database_owner.
+"""
 _CODE = """
     SELECT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON
@@ -57,10 +60,10 @@ class Ledger:
     """How the database came to be its owner's, in the administrator's own words."""
 
 
-async def read(connection: Connection) -> Ledger | None:
+async def read(connection: Connection, role: str) -> Ledger | None:
     """Return what the session's database says of itself; None where it has no ledger, or a thing that is no table.
 
-    Raise `NotOwned` where others could have laid out code in it.
+    Raise `NotOwned` where the role, or others, could have laid out code in it.
     """
     doing = "read the ledger"
     ((has_ledger,),) = await rows(connection, _HAS_LEDGER, doing="look for the ledger")
@@ -68,22 +71,22 @@ async def read(connection: Connection) -> Ledger | None:
         return None
     try:
         async with connection.transaction():
-            await require_lasting(connection, "ACCESS SHARE")
+            await require_lasting(connection, role, "ACCESS SHARE")
             found = await rows(connection, _IDENTITY, doing=doing)
     except psycopg.Error as error:
         raise error_of(error, doing) from None
     return _ledger_in(tuple(map(str, found[0]))) if found else None
 
 
-async def require_lasting(connection: Connection, mode: str = "SHARE ROW EXCLUSIVE") -> None:
+async def require_lasting(connection: Connection, role: str, mode: str = "SHARE ROW EXCLUSIVE") -> None:
     """Lock the ledger's identity for the transaction that is open; raise `NotOwned` where it may hold others' code."""
     doing = "look at whose the ledger is"
-    _check(await rows(connection, _STRANGERS, doing=doing), [])
+    _check(await rows(connection, _STRANGERS, (role,), doing=doing), [])
     try:
         await connection.execute(f"LOCK TABLE dbbootstrap.identity IN {mode} MODE".encode())
     except psycopg.Error as error:
         raise error_of(error, "lock the ledger") from None
-    _check(await rows(connection, _STRANGERS, doing=doing), await rows(connection, _CODE, doing=doing))
+    _check(await rows(connection, _STRANGERS, (role,), doing=doing), await rows(connection, _CODE, doing=doing))
 
 
 def _check(strangers: list[tuple[str]], code: list[tuple[str]]) -> None:
