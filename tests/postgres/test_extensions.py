@@ -64,7 +64,8 @@ async def test_extension_for_superusers_goes_where_the_role_cannot_create(
         assert report.trouble and report.trouble.reason is Reason.ACCESS_DENIED
         assert "pageinspect" in report.trouble.message
         # Schema, check and extension are one transaction: what fails leaves no schema behind.
-        assert bootstrap.as_superuser("SELECT 1 FROM pg_namespace WHERE nspname = 'extensions'", bootstrap.database) == []
+        query = "SELECT 1 FROM pg_namespace WHERE nspname = 'extensions'"
+        assert bootstrap.as_superuser(query, bootstrap.database) == []
         return
     assert report.trouble is None
     assert report.facts.extensions and report.facts.extensions[0].schema_name == "extensions"

@@ -63,6 +63,10 @@ def test_uid_that_is_written_down_is_the_owners() -> None:
     assert read(text).resources["default", "shop"].owner.uid == "6f9b"
 
 
+def test_uid_that_no_resource_has_is_refused() -> None:
+    assert "metadata.uid" in refusal(SHOP.replace("  name: shop\n", "  name: shop\n  uid: '1; then run'\n", 1))
+
+
 def test_annotations_of_our_group_are_a_persons_word() -> None:
     annotations = "  annotations: {dbbootstrap.io/acknowledge-data-loss: i-1, example.com/size: 3}\n"
     resource = read(SHOP.replace("spec:\n", f"{annotations}spec:\n")).resources["default", "shop"]
