@@ -246,6 +246,36 @@ async def test_rows_that_arrive_after_the_look_are_seen_under_the_lock(shop: Sho
     assert shop.bootstrap.query("SELECT count(*) FROM spare") == [(1,)]
 
 
+_WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted"
+
+
+async def test_rows_that_arrive_while_an_earlier_migration_runs_are_seen(shop: Shop) -> None:
+    waits = "INSERT INTO other.cart VALUES (1); SELECT pg_advisory_lock(77); SELECT pg_advisory_unlock(77);"
+    # What the migrations themselves put in is no loss.
+    shop.ask(waits, "DROP TABLE other.cart; ALTER TABLE spare RENAME TO old; DROP TABLE old;")
+    connection = await psycopg.AsyncConnection.connect(**shop.bootstrap.connection(), autocommit=True)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(77)")
+        visit = asyncio.create_task(shop.bootstrap.apply())
+        await within(10, lambda: bool(shop.bootstrap.as_superuser(_WAITING, shop.bootstrap.database)))
+        await connection.execute("INSERT INTO spare VALUES (1)")
+        await connection.execute("SELECT pg_advisory_unlock(77)")
+        report = await visit
+    finally:
+        await connection.close()
+    assert _reason(report) is Reason.DESTRUCTIVE_MIGRATION
+    assert report.trouble and "spare: 1 row)" in report.trouble.message, report.trouble
+    assert "stopped before this migration" in report.trouble.message and "other.cart" not in report.trouble.message
+    assert shop.bootstrap.query("SELECT count(*) FROM spare") == [(1,)]
+
+
+async def test_rows_that_the_migrations_put_in_are_no_loss(shop: Shop) -> None:
+    shop.bootstrap.query("DELETE FROM parts; DELETE FROM cart")
+    fill = "INSERT INTO spare VALUES (1), (2); INSERT INTO parts VALUES (1);"
+    shop.ask(fill, "UPDATE spare SET note = ''; DROP TABLE spare; TRUNCATE parts; DELETE FROM carts; DELETE FROM cart;")
+    await shop.bootstrap.ready()
+
+
 @pytest.mark.pg(">= 18")
 @pytest.mark.parametrize("tool", ["SQL"])
 async def test_newer_syntax_that_destroys_nothing_runs(shop: Shop) -> None:

@@ -1,8 +1,9 @@
 """Gate: what pending migrations would destroy, counted before any of them runs, and whether that is wanted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -16,7 +17,8 @@ from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools import stakes
-from database_bootstrap.tools.batch import Judged, suspicions_of
+from database_bootstrap.tools.batch import Judged, Suspicion, suspicions_of
+from database_bootstrap.tools.effects import Code, Doubt, Finding, Kind, Name
 from database_bootstrap.tools.stakes import Asking, Ground, Stake
 from database_bootstrap.tools.tool import Gate, History, Options, Tool
 
@@ -30,6 +32,7 @@ _SETTLED = """
 """
 _OURS = "SELECT name FROM dbbootstrap.migration WHERE tool = %s AND state = 'applied'"
 _OWN_PATH = "SELECT pg_catalog.current_schemas(false)::text[]"
+_TABLES = (Kind.TABLE, Kind.SCHEMA, Kind.TYPE, Kind.EXTENSION)
 _SHOWN = 5
 _NEVER_DONE = (
     ". The migrations were never through; rows count all the same, since an application that has the password of "
@@ -77,17 +80,26 @@ async def ask(connection: Connection, asking: Asking[Answer]) -> Answer:
         raise error_of(error, "count what the pending migrations would destroy") from None
 
 
-async def _risks(connection: Connection, question: Question, *, is_owner: bool) -> tuple[Risk, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """What was judged, and what came of it."""
+
+    risks: tuple[Risk, ...] = ()
+    suspicions: tuple[Suspicion, ...] = ()
+    path: Sequence[str] = ()
+
+
+async def _judge(connection: Connection, question: Question, *, is_owner: bool) -> _Verdict:
     """Return what the pending migrations would destroy; `is_owner` says that the session is the one they will run in.
 
     Where no table has a row there is nothing to lose, and nothing is judged: a fresh database loses no time by it.
     """
     if question.tool.name == v1alpha1.Tool.ALEMBIC.value:
-        return ()  # Revisions are code; they are judged in the sandbox, while they run.
+        return _Verdict()  # Revisions are code; they are judged in the sandbox, while they run.
     ground = Ground(path=(), ignored=frozenset(question.history.tables))
     row = await ask(connection, stakes.occupied(ground))
     if row is None:
-        return ()
+        return _Verdict()
     judged = await asyncio.to_thread(question.tool.judge, question.source, question.pending)
     path = await _own_path(connection) if is_owner else await ask(connection, stakes.path(question.options.schema))
     schema = path[0] if path else question.options.schema
@@ -98,7 +110,8 @@ async def _risks(connection: Connection, question: Question, *, is_owner: bool) 
     for suspicion, stake in zip(suspicions.found, found, strict=True):
         if stake.lost:
             of.setdefault(suspicion.migration.name, []).append(stake)
-    return tuple(Risk(migration=one, stakes=tuple(of[one.name])) for one in judged if one.name in of)
+    risks = tuple(Risk(migration=one, stakes=tuple(of[one.name])) for one in judged if one.name in of)
+    return _Verdict(risks=risks, suspicions=suspicions.found, path=path)
 
 
 async def _own_path(connection: Connection) -> Sequence[str]:
@@ -144,12 +157,12 @@ async def look(visit: Visit, connection: Connection, question: Question) -> tupl
     first = await _is_first_run(visit, connection, question)
     if first and not _knows_password(visit):
         return ()
-    risks = await _risks(connection, question, is_owner=False)
-    return tuple(replace(risk, never_done=first) for risk in risks)
+    verdict = await _judge(connection, question, is_owner=False)
+    return tuple(replace(risk, never_done=first) for risk in verdict.risks)
 
 
-def check(risks: Sequence[Risk], options: Options) -> None:
-    """Raise `DestructiveMigration` for what nobody has allowed."""
+def check(risks: Sequence[Risk], options: Options, so: str = "so nothing of what is pending was run") -> None:
+    """Raise `DestructiveMigration` for what nobody has allowed; `so` says what follows."""
     stopped = [risk for risk in risks if risk.migration.name not in options.allow_destructive]
     if not stopped or not options.refuse_destructive:
         return
@@ -157,7 +170,7 @@ def check(risks: Sequence[Risk], options: Options) -> None:
     more = f"; and {len(stopped) - _SHOWN} migrations more" if len(stopped) > _SHOWN else ""
     what = "; ".join(map(str, stopped[:_SHOWN]))
     raise errors.DestructiveMigration(
-        f"Rows would be lost, so nothing of what is pending was run. {what}{more}. If that is wanted, set "
+        f"Rows would be lost, {so}. {what}{more}. If that is wanted, set "
         f"migrations.allowDestructive: [{names}] (or onDestructive: Allow, for all that will ever come); if not, take "
         f"the statements out{_NEVER_DONE if any(risk.never_done for risk in stopped) else ''}"
     )
@@ -167,7 +180,36 @@ async def pass_through(visit: Visit, connection: Connection, question: Question)
     """Judge once more in the session that will run the migrations; raise as `check` does."""
     first = await _is_first_run(visit, connection, question)
     is_open = first and not _knows_password(visit)
-    risks = () if is_open else await _risks(connection, question, is_owner=True)
-    found = tuple(replace(risk, never_done=first) for risk in risks)
+    verdict = _Verdict() if is_open else await _judge(connection, question, is_owner=True)
+    found = tuple(replace(risk, never_done=first) for risk in verdict.risks)
     check(found, question.options)
-    return Gate(is_open=is_open, losses={risk.migration.name: tuple(map(str, risk.stakes)) for risk in found})
+    losses = {risk.migration.name: tuple(map(str, risk.stakes)) for risk in found}
+    if not verdict.suspicions or not question.options.refuse_destructive:
+        return Gate(is_open=is_open, losses=losses)
+    before = await ask(connection, stakes.snapshot())
+    again = partial(_look_again, connection, question.options, verdict, before)
+    return Gate(is_open=is_open, losses=losses, again=again)
+
+
+async def _look_again(
+    connection: Connection, options: Options, verdict: _Verdict, before: Mapping[int, int], name: str
+) -> None:
+    """Count once more just before a migration that was suspected; raise as `check` does."""
+    suspected = [one for one in verdict.suspicions if one.migration.name == name and one.finding.kind in _TABLES]
+    if not suspected or name in options.allow_destructive:
+        return
+    migration = suspected[0].migration
+    # Judged by itself, its names are those of now; what is the batch's own was not there before, or was no suspect.
+    alone = suspicions_of([migration], verdict.path[0] if verdict.path else options.schema)
+    known = {_place(one.finding) for one in suspected}
+    findings = [replace(one.finding, doubt=Doubt.NONE) for one in alone.found if _place(one.finding) in known]
+    ground = Ground(path=None if alone.moves_path else verdict.path, before=before, without_ours=True)
+    found = await ask(connection, stakes.at_stake([one for one in findings if one.kind in _TABLES], ground, ""))
+    lost = tuple(stake for stake in found if stake.lost)
+    if lost:
+        so = "so the run was stopped before this migration: they came while it was under way"
+        check([Risk(migration=migration, stakes=lost)], options, so)
+
+
+def _place(finding: Finding) -> tuple[int | None, Code, Name]:
+    return finding.line, finding.code, finding.written or finding.name

@@ -78,6 +78,7 @@ class Job:
 
 async def run_script(run: Run, job: Job) -> None:
     """Apply one script and record it; raise what a `Tool.apply` may raise."""
+    await run.gate.again(job.row.name)
     try:
         if job.script.mode is Mode.TRANSACTION:
             await _run_in_transaction(run, job)

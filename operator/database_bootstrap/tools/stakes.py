@@ -21,6 +21,7 @@ LIMIT = 1_000_000
 """More rows than that need not be counted."""
 SOME = -1
 """There are rows, and nobody can tell which of them are meant."""
+_NOT_OURS = " AND xmin::text NOT IN (SELECT xmin::text FROM dbbootstrap.migration)"
 _AT_ONCE = 100
 _SHOWN = 5
 
@@ -35,6 +36,8 @@ class Ground:
     """The tables from before the batch, by oid, and how many columns they had; None for all that are there."""
     ignored: frozenset[str] = frozenset()
     """Qualified names of tables whose rows are nobody's data."""
+    without_ours: bool = False
+    """Rows that a migration has put in, in one transaction with its record in the ledger, do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +155,9 @@ def _of_tables(finding: Finding, ground: Ground) -> Asking[tuple[Sequence[Lost],
             is_there = is_there or known
             if not present:
                 continue
-            one = yield from _count(replace(table, columns=present))
+            one = yield from _count(replace(table, columns=present), ground)
         else:
-            one = yield from _count(table)
+            one = yield from _count(table, ground)
         lost.extend([one] if one else [])
     return lost, is_there or (bool(found) and not finding.columns)
 
@@ -175,14 +178,16 @@ def _columns_at_stake(finding: Finding, table: _Table, ground: Ground) -> Asking
     return tuple(present), bool(found)
 
 
-def _count(table: _Table) -> Asking[Lost | None]:
+def _count(table: _Table, ground: Ground) -> Asking[Lost | None]:
     """Return the table's rows, or those with a value in one of its columns; None where there is none."""
     if table.size == 0:
         return None
     if not table.is_readable:
         return Lost(table.words, None)
     condition = sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(each)) for each in table.columns)
-    where = sql.SQL(" WHERE ") + condition if table.columns else sql.SQL("")
+    where = sql.SQL(" WHERE ({})").format(condition if table.columns else True)
+    if ground.without_ours and table.size is not None:  # Views and foreign tables have no xmin.
+        where += sql.SQL(_NOT_OURS)
     ((count,),) = yield (
         sql.SQL("SELECT pg_catalog.count(*) FROM (SELECT FROM {table}{where} LIMIT {limit}) AS counted")
         .format(table=sql.Identifier(table.schema, table.name), where=where, limit=LIMIT + 1)

@@ -20,6 +20,10 @@ async def _nobody() -> None:
     """Be told, and do nothing."""
 
 
+async def _let_pass(_name: str) -> None:
+    """Ask nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How the resource wants its migrations run; times in seconds, 0 means without limit."""
@@ -98,6 +102,8 @@ class Gate:
     as nobody knows the role's password before."""
     losses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Migration → what it was allowed to destroy, for the audit log."""
+    again: Callable[[str], Awaitable[None]] = _let_pass
+    """To be awaited before each migration: raises `DestructiveMigration` where rows have come since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
