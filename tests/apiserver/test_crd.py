@@ -171,11 +171,13 @@ def test_defaults_are_those_of_the_models(plane: ControlPlane) -> None:
         "tool": "Prisma",
         "schema": "public",
         "source": BASE["spec"]["migrations"]["source"],
+        "onDestructive": "Refuse",
         "lockTimeoutSeconds": 5,
         "statementTimeoutSeconds": 0,
         "timeoutSeconds": 600,
     }
     assert spec["seed"]["policy"] == "IfEmpty"
+    assert (spec["adoption"], spec["deletionPolicy"]) == ("WithCredentials", "Retain")
 
 
 def test_a_new_resource_says_that_nobody_has_looked(plane: ControlPlane, namespace: str) -> None:
