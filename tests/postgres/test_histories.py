@@ -1,5 +1,6 @@
 """Histories that are not plain, through the whole engine: what somebody else made, and what stopped in the middle."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 from database_bootstrap.api import names
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.stages.subject import Report
-from fix_engine import Bootstrap, outcome
+from fix_engine import Bootstrap, outcome, within
 from fix_tools import cure_in
 from postgres import alembic_projects as projects
 
@@ -355,3 +356,18 @@ async def test_what_keeps_later_migrations_from_working_is_said_with_its_cure(bo
 async def _build_index(bootstrap: Bootstrap) -> None:
     async with await psycopg.AsyncConnection.connect(**bootstrap.connection(), autocommit=True) as connection:
         await connection.execute("CREATE UNIQUE INDEX CONCURRENTLY same ON users (age)")
+
+
+async def test_one_whose_session_was_lost_is_looked_at_again_at_once(bootstrap: Bootstrap) -> None:
+    alone = "-- dbbootstrap: transaction=off\nCREATE TABLE a (id int);\nSELECT pg_sleep(60);"
+    bootstrap.migrate("SQL", {"1_a.sql": alone})
+    visit = asyncio.create_task(bootstrap.apply())
+    query = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND pid <> pg_backend_pid()"
+    )
+    await within(20, lambda: bool(bootstrap.as_superuser(query)))
+    report = await visit
+    assert report.trouble and report.trouble.reason is Reason.MIGRATION_INTERRUPTED
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.MIGRATION_HALF_APPLIED
+    assert "dbbootstrap.io/resolve=1_a.sql=rolled-back@" in report.trouble.message

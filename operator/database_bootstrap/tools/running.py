@@ -251,6 +251,9 @@ async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
             words += f"; INVALID indexes: {', '.join(invalid)}"
         await _record(run, job.records.fail(words), replace(row, error=words))
     except psycopg.Error:
+        if stop is None:
+            # What a person has to say of it stands in the row that began it. The next look comes soon, and reads that.
+            return errors.MigrationInterrupted(f"{job.script.path} stopped at {words}; the connection then broke off")
         words += "; the connection then broke off"
     return half_applied(job.script.path, words, job.next_step(stop), name=job.row.name)
 
