@@ -93,8 +93,8 @@ class Script:
             GRANT SELECT ON ALL TABLES IN SCHEMA dbbootstrap TO {self.name};
             GRANT SELECT ON ALL SEQUENCES IN SCHEMA dbbootstrap TO {self.name};
             GRANT INSERT ON dbbootstrap.migration, dbbootstrap.seed, dbbootstrap.audit_log TO {self.name};
-            INSERT INTO dbbootstrap.identity (incarnation, cluster, namespace, name, uid, database_oid)
-                SELECT gen_random_uuid(), 'bench', 'bench', '{self.name}', '0', oid FROM pg_database
+            INSERT INTO dbbootstrap.identity (incarnation, cluster, namespace, name, uid, origin, database_oid)
+                SELECT gen_random_uuid(), 'bench', 'bench', '{self.name}', '0', 'Created', oid FROM pg_database
                 WHERE datname = current_database();
             COMMIT;
         """
