@@ -49,10 +49,23 @@ class TextFormatter(Formatter):
         return super().formatMessage(record) + where
 
 
+class RetriesWarn(logging.Filter):
+    """Makes a warning of what kopf calls an error though it tries again, as with a definition that comes back (429).
+
+    The message is made in `kopf/_cogs/clients/api.py`; what it gives up after is still an error.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("kopf.") and "; will retry: " in str(record.msg):
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return True
+
+
 def set_up(level: str, form: LogFormat, stream: TextIO) -> None:
     """Send all logs of this process to the stream."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(RetriesWarn())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -67,3 +67,17 @@ def test_others_are_heard_only_when_something_is_wrong(stream: io.StringIO, name
     logging.getLogger(name).info("chatter")
     logging.getLogger(name).warning("trouble")
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["trouble"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "level"),
+    [
+        ("kopf._cogs.clients.watching", "Request attempt #1/5 failed; will retry: GET {} -> Busy()", "warning"),
+        ("kopf._cogs.clients.watching", "Request attempt #5/5 failed; escalating: GET {} -> Busy()", "error"),
+        ("database_bootstrap.test", "Request attempt #1/5 failed; will retry: GET {} -> Busy()", "error"),
+    ],
+)
+def test_what_kopf_tries_again_is_a_warning(stream: io.StringIO, name: str, message: str, level: str) -> None:
+    logs.set_up("INFO", "json", stream)
+    logging.getLogger(name).error(message)
+    assert json.loads(stream.getvalue())["level"] == level
