@@ -269,6 +269,77 @@ async def test_rows_that_arrive_while_an_earlier_migration_runs_are_seen(shop: S
     assert shop.bootstrap.query("SELECT count(*) FROM spare") == [(1,)]
 
 
+_WAITING_FOR_TABLE = "SELECT 1 FROM pg_locks WHERE relation = 'spare'::regclass AND NOT granted"
+
+
+@pytest.mark.parametrize("text", ["DROP TABLE spare", "ALTER TABLE spare DROP note"])
+async def test_rows_that_are_committed_while_the_migration_waits_for_the_table_are_seen(shop: Shop, text: str) -> None:
+    shop.ask(text)
+    bootstrap = shop.bootstrap
+    async with await psycopg.AsyncConnection.connect(**bootstrap.connection()) as application:
+        await application.execute("INSERT INTO spare VALUES (1, 'mine')")
+        visit = asyncio.create_task(bootstrap.apply())
+        await within(10, lambda: bool(bootstrap.as_superuser(_WAITING_FOR_TABLE, bootstrap.database)))
+        await application.commit()
+        report = await visit
+    assert _reason(report) is Reason.DESTRUCTIVE_MIGRATION
+    assert report.trouble and "public.spare: 1 row)" in report.trouble.message, report.trouble
+    assert bootstrap.query("SELECT note FROM spare") == [("mine",)]
+
+
+@pytest.mark.parametrize("tool", ["SQL"])
+async def test_application_that_keeps_the_table_is_waited_for_and_never_run_over(shop: Shop) -> None:
+    shop.ask("DROP TABLE spare", lockTimeoutSeconds=1)
+    async with await psycopg.AsyncConnection.connect(**shop.bootstrap.connection()) as application:
+        await application.execute("INSERT INTO spare VALUES (1)")
+        report = await shop.bootstrap.apply()
+        assert (_reason(report), report.changes) == (Reason.MIGRATION_INTERRUPTED, ())
+        assert report.trouble and "lock timeout" in report.trouble.message
+        await application.rollback()
+    await shop.bootstrap.ready()
+    assert shop.bootstrap.query("SELECT to_regclass('spare')") == [(None,)]
+
+
+@pytest.mark.parametrize("tool", ["SQL"])
+async def test_nobody_writes_between_the_last_count_and_the_end_of_the_migration(shop: Shop) -> None:
+    shop.ask("SELECT pg_advisory_xact_lock(77); DELETE FROM spare;")
+    async with await psycopg.AsyncConnection.connect(**shop.bootstrap.connection(), autocommit=True) as application:
+        await application.execute("SET lock_timeout = '200ms'; SELECT pg_advisory_lock(77)")
+        visit = asyncio.create_task(shop.bootstrap.apply())
+        await within(10, lambda: bool(shop.bootstrap.as_superuser(_WAITING, shop.bootstrap.database)))
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await application.execute("INSERT INTO spare VALUES (1)")
+        await application.execute("SELECT count(*) FROM spare; SELECT pg_advisory_unlock(77)")
+        assert (await visit).trouble is None
+        await application.execute("INSERT INTO spare VALUES (1)")
+    assert shop.bootstrap.query("SELECT count(*) FROM spare") == [(1,)]
+
+
+@pytest.mark.parametrize("tool", ["SQL"])
+@pytest.mark.parametrize("text", ["DROP TABLE spare", "DO $$ BEGIN EXECUTE 'DROP TABLE spare'; END $$", "CALL empty()"])
+async def test_first_rows_of_all_are_seen_when_they_come_while_an_earlier_migration_runs(
+    bootstrap: Bootstrap, tool: str, text: str
+) -> None:
+    makes = "CREATE PROCEDURE empty() LANGUAGE sql AS 'DELETE FROM spare';"
+    shop = Shop(bootstrap=bootstrap, tool=tool)
+    shop.ask()
+    await bootstrap.ready()
+    # What the migrations themselves put in is no loss.
+    shop.ask(f"{makes} INSERT INTO other.cart VALUES (1); SELECT pg_advisory_xact_lock(77);", text)
+    async with await psycopg.AsyncConnection.connect(**bootstrap.connection(), autocommit=True) as application:
+        await application.execute("SELECT pg_advisory_lock(77)")
+        visit = asyncio.create_task(bootstrap.apply())
+        await within(10, lambda: bool(bootstrap.as_superuser(_WAITING, bootstrap.database)))
+        await application.execute("INSERT INTO spare VALUES (1)")
+        await application.execute("SELECT pg_advisory_unlock(77)")
+        report = await visit
+    assert _reason(report) is Reason.DESTRUCTIVE_MIGRATION
+    assert report.trouble and "public.spare" in report.trouble.message, report.trouble
+    assert bootstrap.query("SELECT count(*) FROM spare") == [(1,)]
+    bootstrap.query("DELETE FROM spare; DELETE FROM other.cart")
+    await bootstrap.ready()
+
+
 async def test_rows_that_the_migrations_put_in_are_no_loss(shop: Shop) -> None:
     shop.bootstrap.query("DELETE FROM parts; DELETE FROM cart")
     fill = "INSERT INTO spare VALUES (1), (2); INSERT INTO parts VALUES (1);"

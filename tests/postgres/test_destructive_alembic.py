@@ -1,10 +1,13 @@
 """Revisions that destroy rows: each statement is judged where it runs, and none that does is sent."""
 
+import asyncio
+
+import psycopg
 import pytest
 import pytest_asyncio
 
 from database_bootstrap.api.outcomes import Reason, Verdict
-from fix_engine import Bootstrap
+from fix_engine import Bootstrap, within
 from postgres import alembic_projects as projects
 
 FIRST = """op.execute("CREATE TABLE cart (id int PRIMARY KEY, note text, price int)")
@@ -114,6 +117,21 @@ async def test_named_revision_destroys_and_the_audit_log_says_what(shop: Bootstr
         ("migration r002 allowed to drop table line (public.line: 2 rows)",),
         ("migration r003 allowed to delete all rows of cart (public.cart: 12 rows)",),
     ]
+
+
+@pytest.mark.parametrize("kind", ["generic", "async"])
+async def test_rows_that_are_committed_while_the_revision_waits_for_the_table_are_seen(
+    shop: Bootstrap, kind: str
+) -> None:
+    shop.migrate("Alembic", revisions('op.drop_table("spare")', kind=kind))
+    waiting = "SELECT 1 FROM pg_locks WHERE relation = 'spare'::regclass AND NOT granted"
+    async with await psycopg.AsyncConnection.connect(**shop.connection()) as application:
+        await application.execute("INSERT INTO spare VALUES (1)")
+        visit = asyncio.create_task(refused(shop))
+        await within(20, lambda: bool(shop.as_superuser(waiting, shop.database)))
+        await application.commit()
+        assert "drop table spare (public.spare: 1 row)" in await visit
+    assert shop.query("SELECT count(*) FROM spare") == [(1,)]
 
 
 async def test_plan_says_that_it_cannot_know(shop: Bootstrap) -> None:

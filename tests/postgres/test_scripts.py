@@ -219,6 +219,28 @@ async def test_half_applied_one_is_described_now_and_at_every_later_visit(workbe
     assert workbench.query("SELECT to_regclass('never')") == [(None,)]
 
 
+_HIDDEN = "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 AS case; END; INSERT INTO t VALUES (1);"
+"""What follows is taken for a part of the function: here CASE is but a label."""
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [("COMMIT; INSERT INTO t VALUES (2)", 2), ("COMMIT; BEGIN; SELECT missing", 1), ("ROLLBACK; SELECT 1", 0)],
+)
+async def test_script_that_ends_its_transaction_unseen_is_half_applied_and_never_run_twice(
+    workbench: Workbench, tool: str, end: str, kept: int
+) -> None:
+    hidden = files(tool, TABLE.replace(" PRIMARY KEY", ""), f"{_HIDDEN} {end};", "CREATE TABLE never ();")
+    with pytest.raises(MigrationHalfApplied) as now:
+        await workbench.migrate(tool, hidden)
+    assert f"{name(tool, 2)}=applied" in now.value.message and "What ran before that" in now.value.message
+    for _ in range(2):
+        with pytest.raises(MigrationHalfApplied):
+            await workbench.migrate(tool, hidden)
+    assert workbench.query("SELECT count(*), to_regclass('never') FROM t") == [(kept, None)]
+    assert [row[2] for row in states(workbench)] == ["applied", "running", "failed"]
+
+
 async def test_statement_that_is_alone_fails_within_its_own_transaction_and_ends_it(
     workbench: Workbench, tool: str
 ) -> None:

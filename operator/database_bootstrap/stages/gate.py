@@ -1,28 +1,22 @@
 """Gate: what pending migrations would destroy, counted before any of them runs, and whether that is wanted."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import psycopg
-
-from database_bootstrap import errors
 from database_bootstrap.api import v1alpha1
 from database_bootstrap.api.outcomes import StageName
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages.risks import Risk, ask, check, recounts_of
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools import stakes
-from database_bootstrap.tools.batch import Judged, Suspicion, suspicions_of
-from database_bootstrap.tools.effects import Code, Doubt, Finding, Kind, Name
-from database_bootstrap.tools.stakes import Asking, Ground, Stake
+from database_bootstrap.tools.batch import Suspicion, suspicions_of
+from database_bootstrap.tools.stakes import Ground, Stake
 from database_bootstrap.tools.tool import Gate, History, Options, Tool
 
-Answer = TypeVar("Answer")
 _REACHED = "all migrations applied for the first time"
 """What the audit log says when that was so."""
 _SETTLED = """
@@ -32,27 +26,6 @@ _SETTLED = """
 """
 _OURS = "SELECT name FROM dbbootstrap.migration WHERE tool = %s AND state = 'applied'"
 _OWN_PATH = "SELECT pg_catalog.current_schemas(false)::text[]"
-_TABLES = (Kind.TABLE, Kind.SCHEMA, Kind.TYPE, Kind.EXTENSION)
-_SHOWN = 5
-_NEVER_DONE = (
-    ". The migrations were never through; rows count all the same, since an application that has the password of "
-    "role.passwordSecretRef may have written them already"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Risk:
-    """What one migration would destroy."""
-
-    migration: Judged
-    stakes: tuple[Stake, ...]
-    never_done: bool = False
-    """The migrations were never through, and an application that knows its password may have written all the same."""
-
-    def __str__(self) -> str:
-        shown = "; ".join(f"line {stake.finding.line}: {stake}" for stake in self.stakes[:_SHOWN])
-        more = f"; and {len(self.stakes) - _SHOWN} statements more" if len(self.stakes) > _SHOWN else ""
-        return f"{self.migration.path} {shown}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +37,6 @@ class Question:
     options: Options
     history: History
     pending: tuple[str, ...]
-
-
-async def ask(connection: Connection, asking: Asking[Answer]) -> Answer:
-    """Return the answer to queries that know no session."""
-    try:
-        query = next(asking)
-        while True:
-            cursor = await connection.execute(query.encode())
-            query = asking.send(await cursor.fetchall())
-    except StopIteration as end:
-        answer: Answer = end.value
-        return answer
-    except psycopg.Error as error:
-        raise error_of(error, "count what the pending migrations would destroy") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +51,14 @@ class _Verdict:
 async def _judge(connection: Connection, question: Question, *, is_owner: bool) -> _Verdict:
     """Return what the pending migrations would destroy; `is_owner` says that the session is the one they will run in.
 
-    Where no table has a row there is nothing to lose, and nothing is judged: a fresh database loses no time by it.
+    Where no table has a row there is nothing to lose, and where there is no table nothing is judged: a fresh database
+    loses no time by it. Tables without a row are looked at again in that session, just before each migration.
     """
     if question.tool.name == v1alpha1.Tool.ALEMBIC.value:
         return _Verdict()  # Revisions are code; they are judged in the sandbox, while they run.
     ground = Ground(path=(), ignored=frozenset(question.history.tables))
     row = await ask(connection, stakes.occupied(ground))
-    if row is None:
+    if row is None and not (is_owner and await ask(connection, stakes.is_there_a_table(ground))):
         return _Verdict()
     judged = await asyncio.to_thread(question.tool.judge, question.source, question.pending)
     path = await _own_path(connection) if is_owner else await ask(connection, stakes.path(question.options.schema))
@@ -161,21 +121,6 @@ async def look(visit: Visit, connection: Connection, question: Question) -> tupl
     return tuple(replace(risk, never_done=first) for risk in verdict.risks)
 
 
-def check(risks: Sequence[Risk], options: Options, so: str = "so nothing of what is pending was run") -> None:
-    """Raise `DestructiveMigration` for what nobody has allowed; `so` says what follows."""
-    stopped = [risk for risk in risks if risk.migration.name not in options.allow_destructive]
-    if not stopped or not options.refuse_destructive:
-        return
-    names = ", ".join(risk.migration.name for risk in stopped)
-    more = f"; and {len(stopped) - _SHOWN} migrations more" if len(stopped) > _SHOWN else ""
-    what = "; ".join(map(str, stopped[:_SHOWN]))
-    raise errors.DestructiveMigration(
-        f"Rows would be lost, {so}. {what}{more}. If that is wanted, set "
-        f"migrations.allowDestructive: [{names}] (or onDestructive: Allow, for all that will ever come); if not, take "
-        f"the statements out{_NEVER_DONE if any(risk.never_done for risk in stopped) else ''}"
-    )
-
-
 async def pass_through(visit: Visit, connection: Connection, question: Question) -> Gate:
     """Judge once more in the session that will run the migrations; raise as `check` does."""
     first = await _is_first_run(visit, connection, question)
@@ -186,30 +131,11 @@ async def pass_through(visit: Visit, connection: Connection, question: Question)
     losses = {risk.migration.name: tuple(map(str, risk.stakes)) for risk in found}
     if not verdict.suspicions or not question.options.refuse_destructive:
         return Gate(is_open=is_open, losses=losses)
-    before = await ask(connection, stakes.snapshot())
-    again = partial(_look_again, connection, question.options, verdict, before)
-    return Gate(is_open=is_open, losses=losses, again=again)
-
-
-async def _look_again(
-    connection: Connection, options: Options, verdict: _Verdict, before: Mapping[int, int], name: str
-) -> None:
-    """Count once more just before a migration that was suspected; raise as `check` does."""
-    suspected = [one for one in verdict.suspicions if one.migration.name == name and one.finding.kind in _TABLES]
-    if not suspected or name in options.allow_destructive:
-        return
-    migration = suspected[0].migration
-    # Judged by itself, its names are those of now; what is the batch's own was not there before, or was no suspect.
-    alone = suspicions_of([migration], verdict.path[0] if verdict.path else options.schema)
-    known = {_place(one.finding) for one in suspected}
-    findings = [replace(one.finding, doubt=Doubt.NONE) for one in alone.found if _place(one.finding) in known]
-    ground = Ground(path=None if alone.moves_path else verdict.path, before=before, without_ours=True)
-    found = await ask(connection, stakes.at_stake([one for one in findings if one.kind in _TABLES], ground, ""))
-    lost = tuple(stake for stake in found if stake.lost)
-    if lost:
-        so = "so the run was stopped before this migration: they came while it was under way"
-        check([Risk(migration=migration, stakes=lost)], options, so)
-
-
-def _place(finding: Finding) -> tuple[int | None, Code, Name]:
-    return finding.line, finding.code, finding.written or finding.name
+    ground = Ground(
+        path=None,
+        before=await ask(connection, stakes.snapshot()),
+        ignored=frozenset(question.history.tables),
+        without_ours=True,
+    )
+    recounts = recounts_of(verdict.suspicions, connection, question.options, verdict.path, ground)
+    return Gate(is_open=is_open, losses=losses, recounts=recounts)

@@ -19,6 +19,8 @@ from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages import baseline, catalogue, gate, histories, leftovers, tooling
 from database_bootstrap.stages.leftovers import Leftover
+from database_bootstrap.stages.risks import Risk
+from database_bootstrap.stages.risks import check as check_risks
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools import resolution
@@ -42,7 +44,7 @@ class Found:
     """As it will be once the word is carried out; None where even then nothing can follow."""
     strangers: tuple[str, ...]
     """Tables that no migration has made, where none has run yet."""
-    risks: tuple[gate.Risk, ...] = ()
+    risks: tuple[Risk, ...] = ()
     """What the pending ones would destroy."""
     absent: tuple[str, ...] = ()
     """Tables that those up to the baseline make, and that are not there."""
@@ -130,7 +132,7 @@ def compare(visit: Visit, found: Found | None) -> Sequence[Action]:
             "and not run; or move the tables out of this database, and the migrations make them"
         )
     baseline.check(visit, comparison.baseline, found.absent)
-    gate.check(found.risks, found.options)
+    check_risks(found.risks, found.options)
     assert visit.spec.migrations is not None
     apply = ApplyMigrations(
         source=found.source,

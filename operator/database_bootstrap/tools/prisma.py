@@ -13,12 +13,14 @@ from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow, migration_statement
 from database_bootstrap.tools import prisma_table
+from database_bootstrap.tools.aftermath import half_applied
 from database_bootstrap.tools.batch import Judged
+from database_bootstrap.tools.job import Job
 from database_bootstrap.tools.locale_order import locale_key
 from database_bootstrap.tools.migration import Migration, check_pending, content_of, upto
 from database_bootstrap.tools.migrators import Migrator, held, put_down
 from database_bootstrap.tools.resolution import Word, advice, assume, due, stop_of
-from database_bootstrap.tools.running import Job, half_applied, run_script
+from database_bootstrap.tools.running import run_script
 from database_bootstrap.tools.tool import Applied, Comparison, History, Options, Run, Standing
 
 NAME = "Prisma"

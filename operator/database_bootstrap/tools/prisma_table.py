@@ -8,9 +8,9 @@ from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.tools.job import Records
 from database_bootstrap.tools.migrators import Migrator, quiet
 from database_bootstrap.tools.resolution import How, Word, stop_of
-from database_bootstrap.tools.running import Records
 from database_bootstrap.tools.tool import Applied, History
 
 TABLE = "_prisma_migrations"

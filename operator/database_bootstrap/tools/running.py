@@ -2,10 +2,7 @@
 
 import asyncio
 import random
-import re
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import psycopg
 from psycopg import pq, sql
@@ -14,13 +11,13 @@ from database_bootstrap import errors
 from database_bootstrap.postgres import ledger, locks
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
-from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
+from database_bootstrap.postgres.sqlstates import TRANSIENT
 from database_bootstrap.tools import resolution
-from database_bootstrap.tools.scripts import Mode, Script, line_of
-from database_bootstrap.tools.sending import Failure, send, send_patiently, single, whole
+from database_bootstrap.tools.aftermath import half_applied, invalid_indexes, of_records, torn, undone
+from database_bootstrap.tools.job import Job, Sql
+from database_bootstrap.tools.scripts import Mode, line_of
+from database_bootstrap.tools.sending import Failure, has_committed, ours, send, send_patiently, single, whole
 from database_bootstrap.tools.tool import Run
-
-Sql = sql.SQL | sql.Composed
 
 ATTEMPTS = 3
 _PAUSE = 0.5
@@ -32,75 +29,34 @@ _NOT_IN_TRANSACTION = frozenset(
         "2D000",  # invalid_transaction_termination: a procedure or DO block that commits
     }
 )
-_PASSING = ("08", "53", "57P0", "58", "25006", "25P03", *TRANSIENT)
-"""What is not the script's fault: a lost connection, no disk or memory left, an input or output error, a server that
-became read-only, and what a lock or a concurrent transaction does."""
 _BEGIN = f"{locks.HELD.as_string()}; BEGIN; "
+_BEGIN_COUNT = 2
 _SETTLE = sql.SQL("RESET SESSION AUTHORIZATION; RESET ALL; ")
 """Before our records: a script made by pg_dump leaves search_path empty, another one a different role."""
-_NOTHING = sql.SQL("")
-_LINE = re.compile(r"statement \d+ of \d+ line (\d+)")
-_STATE = re.compile(r"\(SQLSTATE ([0-9A-Z]{5})\)")
-"""In the words that `_stuck` writes down: a tool's own table has no other place for them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """What a tool writes into a table of its own, each with a semicolon at its end; nothing, where the ledger is it."""
-
-    whole: Sql = field(default_factory=lambda: _NOTHING)
-    """In the transaction of the script, after it."""
-    begin: Sql = field(default_factory=lambda: _NOTHING)
-    """Where there is no such transaction, before the script."""
-    finish: Sql = field(default_factory=lambda: _NOTHING)
-    """Then, after it."""
-    fail: Callable[[str], Sql] = lambda _: _NOTHING
-    """Or, when it failed, with the words that say why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One migration to be applied, and how it is recorded."""
-
-    script: Script
-    row: MigrationRow
-    """What the ledger's rows have in common; the state is filled in."""
-    records: Records = field(default_factory=Records)
-    is_applied: sql.Composed
-    """A query that gives a row when somebody has applied it meanwhile."""
-    next_step: Callable[[str | None], str]
-    """What a person does when it stopped half-way, with what names this stop."""
-    stop: str | None = None
-    """What would name it; None: it is the ledger that says so."""
-    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-    """Around statements that run alone: what must not be held meanwhile is put down."""
 
 
 async def run_script(run: Run, job: Job) -> None:
     """Apply one script and record it; raise what a `Tool.apply` may raise."""
-    await run.gate.again(job.row.name)
     try:
         if job.script.mode is Mode.TRANSACTION:
             await _run_in_transaction(run, job)
         else:
             await _run_in_open(run, job)
     except psycopg.Error as error:
-        raise _of_records(error, job) from error
+        raise of_records(error, job) from error
 
 
 async def _run_in_transaction(run: Run, job: Job) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             await _attempt(run, job)
+        except errors.BootstrapError:
+            await _roll_back(run.connection)
+            raise
         except Failure as failure:
             await _roll_back(run.connection)
-            if failure.state in _NOT_IN_TRANSACTION:
-                if job.script.needs_one_transaction():
-                    raise _torn(job, failure) from failure.error
-                await _run_in_open(run, replace(job, script=replace(job.script, mode=Mode.STATEMENT)))
+            if not await _may_send_again(run, job, failure, is_last=attempt == ATTEMPTS):
                 return
-            if failure.state not in TRANSIENT or attempt == ATTEMPTS:
-                raise _undone(run, job, failure) from failure.error
         else:
             await run.applied(job.row.name)
             return
@@ -110,18 +66,31 @@ async def _run_in_transaction(run: Run, job: Job) -> None:
             return
 
 
+async def _may_send_again(run: Run, job: Job, failure: Failure, *, is_last: bool) -> bool:
+    """Say what a failed script means: raise it, or send the script in another way, or let it be sent as it was."""
+    if failure.has_committed:
+        raise await _let_go(run, job, failure) from failure.error
+    if failure.state in _NOT_IN_TRANSACTION:
+        if job.script.needs_one_transaction():
+            raise torn(job, failure) from failure.error
+        await _run_in_open(run, replace(job, script=replace(job.script, mode=Mode.STATEMENT)))
+        return False
+    if failure.state not in TRANSIENT or is_last:
+        raise undone(run, job, failure) from failure.error
+    return True
+
+
 async def _attempt(run: Run, job: Job) -> None:
     """Send two messages: hundreds of migrations take as long as their round trips."""
     connection, script = run.connection, job.script
-    results = await send(connection, whole(script, _BEGIN, 2))
-    if results[0].ntuples == 0:
-        await _roll_back(connection)
+    begin = "" if await _begin_locked(run, job) else _BEGIN
+    results = await send(connection, whole(script, begin, _BEGIN_COUNT if begin else 0))
+    if begin and results[0].ntuples == 0:
         raise locks.lost()
-    if connection.info.transaction_status != pq.TransactionStatus.INTRANS:
-        raise errors.MigrationHalfApplied(
-            f"{script.path} ended the transaction that it was run in, so it is not recorded. {job.next_step(None)}",
-            name=job.row.name,
-        )
+    is_open = connection.info.transaction_status == pq.TransactionStatus.INTRANS
+    if not is_open or has_committed(results[_BEGIN_COUNT if begin else 0 :]):
+        what = psycopg.OperationalError("the script ended the transaction that it was run in")
+        raise Failure(error=what, done=max(0, script.count - 1), has_committed=True)
     row = replace(job.row, state="applied", mode=script.mode, statements=script.count)
     records = ledger.migration_statement(row, run.actor) + job.records.whole
     try:
@@ -131,9 +100,32 @@ async def _attempt(run: Run, job: Job) -> None:
         raise Failure(error=error, done=script.count) from error
 
 
+async def _begin_locked(run: Run, job: Job) -> bool:
+    """Where the gate let a script through since its tables held no row: begin, lock these, and count once more.
+
+    What an application wrote since the first count is seen, and from here on it waits until the transaction is over.
+    """
+    recount = run.gate.recounts.get(job.row.name)
+    if recount is None:
+        return False
+    results = await send(run.connection, ours(job.script, f"{_BEGIN}{await recount.locks()}"))
+    if results[0].ntuples == 0:
+        raise locks.lost()
+    await recount.check()
+    return True
+
+
+async def _let_go(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
+    """Record as half-applied what has ended our transaction, in a way that nobody could read in its text."""
+    await _record(run, job.records.begin, replace(job.row, state="running", mode=job.script.mode))
+    return await _stuck(run, replace(job, row=replace(job.row, losses=())), failure)
+
+
 async def _run_in_open(run: Run, job: Job) -> None:
     """Record that it began, run it outside any transaction of ours, and record how it ended."""
     await locks.verify(run.connection)
+    if recount := run.gate.recounts.get(job.row.name):
+        await recount.check()
     await _record(run, job.records.begin, replace(job.row, state="running", mode=job.script.mode))
     job = replace(job, row=replace(job.row, losses=()))
     try:
@@ -197,43 +189,6 @@ async def _roll_back(connection: Connection) -> None:
         await connection.execute("ROLLBACK")
 
 
-def _undone(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
-    """Return what to say of a transaction that was rolled back."""
-    what = f"{job.script.path}{failure.place}: {failure.words}"
-    if run.connection.closed:
-        return errors.MigrationInterrupted(f"{what}. The next visit looks whether the server had committed it.")
-    if failure.state.startswith(_PASSING):
-        return errors.MigrationInterrupted(f"{what}. Nothing of it stayed, and it will be tried again.")
-    if failure.state == "57014":
-        limit = run.options.statement_timeout
-        what += f"; statementTimeoutSeconds is {limit}" if limit else "; somebody cancelled it"
-    return errors.MigrationFailed(
-        f"{what}. Nothing of it stayed; fix the file and apply again.",
-        name=job.row.name,
-        sql_state=failure.state or None,
-        detail=failure.words,
-        line=failure.line,
-    )
-
-
-def _torn(job: Job, failure: Failure) -> errors.MigrationFailed:
-    """Return what to say where only running it statement by statement would do, and the script forbids that."""
-    what = (
-        "has BEGIN and COMMIT around it"
-        if job.script.wrapped
-        else "holds what only one transaction gives (SET LOCAL, LOCK, SAVEPOINT, ON COMMIT)"
-    )
-    return errors.MigrationFailed(
-        f"{job.script.path}{failure.place}: {failure.words}. The server refuses that in a transaction, and the script "
-        f"{what}, so it is not run statement by statement. Nothing of it stayed; move that statement into a "
-        "file of its own, which begins with `-- dbbootstrap: transaction=off`",
-        name=job.row.name,
-        sql_state=failure.state,
-        detail=failure.words,
-        line=failure.line,
-    )
-
-
 async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     """Record that a script stopped half-way, as far as the connection still allows, and return what to say of it."""
     number, total = failure.done + 1, job.script.count
@@ -246,7 +201,7 @@ async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
         await _roll_back(run.connection)
         await run.connection.execute(_SETTLE)
         stop = stop or await resolution.last_stop(run.connection, job.row.tool, job.row.name)
-        invalid = await _invalid_indexes(run.connection)
+        invalid = await invalid_indexes(run.connection)
         if invalid:
             words += f"; INVALID indexes: {', '.join(invalid)}"
         await _record(run, job.records.fail(words), replace(row, error=words))
@@ -256,33 +211,3 @@ async def _stuck(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
             return errors.MigrationInterrupted(f"{job.script.path} stopped at {words}; the connection then broke off")
         words += "; the connection then broke off"
     return half_applied(job.script.path, words, job.next_step(stop), name=job.row.name)
-
-
-def half_applied(path: str, words: str, next_step: str, *, name: str) -> errors.MigrationHalfApplied:
-    """Return the error for a migration that stopped in the middle: the same words now and on every later visit."""
-    line, state = _LINE.match(words), _STATE.search(words)
-    return errors.MigrationHalfApplied(
-        f"{path} stopped in the middle, at {words}. What ran before that may have stayed. {next_step}",
-        name=name,
-        sql_state=state[1] if state else None,
-        detail=words,
-        line=int(line[1]) if line else None,
-    )
-
-
-async def _invalid_indexes(connection: Connection) -> list[str]:
-    cursor = await connection.execute(
-        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)"
-        " FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid"
-        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-        # An index of a partitioned table is invalid until each partition has its own: nothing failed there.
-        " WHERE NOT i.indisvalid AND c.relkind = 'i' ORDER BY 1 LIMIT 20"
-    )
-    return [name for (name,) in await cursor.fetchall()]
-
-
-def _of_records(error: psycopg.Error, job: Job) -> errors.BootstrapError:
-    """Return the error for one of our own statements around the script."""
-    if is_transient(error):
-        return errors.MigrationInterrupted(f"{job.script.path} could not be recorded: {server_words(error)}")
-    return error_of(error, f"record the migration {job.row.name}")

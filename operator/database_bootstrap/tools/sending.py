@@ -1,6 +1,7 @@
 """Sending SQL text as it is, and finding the place in it that the server refused."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import psycopg
@@ -26,6 +27,8 @@ class Failure(Exception):
     column: int | None = None
     done: int = 0
     """How many statements had succeeded."""
+    has_committed: bool = False
+    """One of them ended the transaction that they were sent in: what ran before that has stayed."""
 
     @property
     def state(self) -> str:
@@ -69,6 +72,11 @@ def single(script: Script, piece: Piece) -> Message:
     return Message(script=script, text=script.text[piece.start : piece.end], start=piece.start)
 
 
+def ours(script: Script, statements: str) -> Message:
+    """Return the message that sends statements of ours, for a script that comes behind them."""
+    return Message(script=script, text="", start=0, before=statements, before_count=statements.count(";"))
+
+
 async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult]:
     """Send a message and return its results; raise `Failure` with the place of what the server refused.
 
@@ -91,8 +99,15 @@ async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult
             raise Failure(error=error) from error
     if results and results[-1].status == pq.ExecStatus.FATAL_ERROR:
         refusal = psycopg.errors.error_from_result(results[-1], encoding=connection.info.encoding)
-        raise _failure_at(refusal, message, len(results) - 1 - message.before_count)
+        failure = _failure_at(refusal, message, len(results) - 1 - message.before_count)
+        raise replace(failure, has_committed=has_committed(results[message.before_count :]))
     return results
+
+
+def has_committed(results: Iterable[pq.abc.PGresult]) -> bool:
+    """Whether one of these statements has ended the transaction that was open."""
+    tags = {result.command_status for result in results}
+    return not tags.isdisjoint((b"COMMIT", b"PREPARE TRANSACTION")) or {b"ROLLBACK", b"BEGIN"} <= tags
 
 
 async def send_patiently(connection: Connection, message: Message) -> None:

@@ -36,7 +36,8 @@ def _body(word: str) -> str:
     return rf"(?:{_BLANK}{_solid(word)})*+(?P<end>){_BLANK}(?:(?P<semicolon>;)|(?P<up>\(++)|(?P<down>\)++)|{_OPEN}"
 
 
-_EDGE = rf"(?:begin|case|end)(?![0-9${_LETTER}])"
+_EDGE = rf"(?:begin(?={_BLANK}atomic(?![0-9${_LETTER}]))|case|end)(?![0-9${_LETTER}])"
+"""BEGIN is no reserved word, and may be the name of a parameter too."""
 _HEAD = rf"(?P<start>)(?:({_WORD})(?!')" + rf"(?:{_BLANK}({_WORD})(?!')" * 3 + ")?" * 4
 _STATEMENT = re.compile(rf"(?:{_SPACE}|{_COMMENT}|;)*+{_HEAD}{_body(_WORD)}|\Z)", re.DOTALL)
 _CONTINUED = re.compile(rf"{_BLANK}{_HEAD}{_body(_WORD)}|\Z)", re.DOTALL)
@@ -108,8 +109,8 @@ def _is_routine(words: tuple[str, ...]) -> bool:
 def _rest(pattern: re.Pattern[str], text: str, match: re.Match[str], end: int) -> tuple[int, int, int]:
     """Return where a statement ends, where the next begins, and the steps that it took.
 
-    Semicolons in parentheses and in bodies do not end it. The rule is psql's (psqlscan.l): BEGIN and CASE count only in
-    a CREATE FUNCTION or CREATE PROCEDURE.
+    Semicolons in parentheses and in bodies do not end it. The rule is nearly psql's (psqlscan.l): BEGIN ATOMIC and CASE
+    count only in a CREATE FUNCTION or CREATE PROCEDURE.
     """
     depth = atomic = 0
     for steps in range(STEPS_LIMIT):

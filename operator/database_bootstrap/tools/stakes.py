@@ -22,6 +22,7 @@ LIMIT = 1_000_000
 SOME = -1
 """There are rows, and nobody can tell which of them are meant."""
 _NOT_OURS = " AND xmin::text NOT IN (SELECT xmin::text FROM dbbootstrap.migration)"
+_WITH_TABLES = (Kind.TABLE, Kind.SCHEMA, Kind.TYPE, Kind.EXTENSION, Kind.ROLE)
 _AT_ONCE = 100
 _SHOWN = 5
 
@@ -98,22 +99,52 @@ def occupied(ground: Ground) -> Asking[str | None]:
         if not table.is_readable:
             return table.words
     for start in range(0, len(counted), _AT_ONCE):
-        ((first,),) = yield _first_with_a_row(counted[start : start + _AT_ONCE])
+        ((first,),) = yield _first_with_a_row(counted[start : start + _AT_ONCE], ground)
         if first:
             return str(first)
     return None
 
 
-def _first_with_a_row(tables: Sequence[_Table]) -> str:
+def is_there_a_table(ground: Ground) -> Asking[bool]:
+    """Return whether there is any user table."""
+    ((found,),) = yield stakes_sql.ANY_TABLE.format(ignored=sorted(ground.ignored)).as_string()
+    return bool(found)
+
+
+def locks(findings: Sequence[Finding], ground: Ground) -> Asking[str]:
+    """Return the statements that lock the tables which these reach, each with a semicolon.
+
+    Where rows are deleted or overwritten, others may go on reading; from a table that goes nobody may.
+    """
+    of: dict[int, str] = {}
+    for finding in findings:
+        if finding.kind in _WITH_TABLES:
+            found = yield stakes_sql.reached(finding, ground.path)
+            mode = "SHARE ROW EXCLUSIVE" if finding.code is Code.DELETE else "ACCESS EXCLUSIVE"
+            for oid, *_ in found:
+                if ground.before is None or oid in ground.before:
+                    of[oid] = mode if of.get(oid) != "ACCESS EXCLUSIVE" else of[oid]
+    lockable = (yield stakes_sql.LOCKABLE.format(oids=sorted(of)).as_string()) if of else []
+    return "".join(
+        sql.SQL("LOCK TABLE {} IN {} MODE; ").format(sql.Identifier(schema, name), sql.SQL(of[oid])).as_string()
+        for oid, schema, name in lockable
+    )
+
+
+def _first_with_a_row(tables: Sequence[_Table], ground: Ground) -> str:
+    where = sql.SQL(f" WHERE true{_NOT_OURS}" if ground.without_ours else "")
     cases = sql.SQL(" ").join(
-        sql.SQL("WHEN EXISTS (SELECT FROM {}) THEN {}").format(sql.Identifier(table.schema, table.name), table.words)
+        sql.SQL("WHEN EXISTS (SELECT FROM {}{}) THEN {}").format(
+            sql.Identifier(table.schema, table.name), where, table.words
+        )
         for table in tables
     )
     return sql.SQL("SELECT CASE {} END").format(cases).as_string()
 
 
-def at_stake(findings: Sequence[Finding], ground: Ground, row: str) -> Asking[list[Stake]]:
+def at_stake(findings: Sequence[Finding], ground: Ground, row: str | None) -> Asking[list[Stake]]:
     """Return what each of these would cost; `row` is a table that has one, which is enough for opaque code."""
+    some = (Lost(row, SOME),) if row is not None else ()
     calls = yield from _opaque_calls([one for one in findings if one.kind is Kind.FUNCTION])
     stakes = []
     for finding in findings:
@@ -121,11 +152,11 @@ def at_stake(findings: Sequence[Finding], ground: Ground, row: str) -> Asking[li
         if finding.kind is Kind.DATABASE:
             lost = (Lost(finding.name.name, None),)
         elif finding.kind is Kind.ANYTHING or finding.name in calls:
-            lost = (Lost(row, SOME),)
+            lost = some
         elif finding.kind is not Kind.FUNCTION:
             lost, is_there = yield from _of_tables(finding, ground)
             if not lost and (finding.doubt is Doubt.ALWAYS or (finding.doubt is Doubt.ABSENT and not is_there)):
-                lost = (Lost(row, SOME),)
+                lost = some
         stakes.append(Stake(finding=finding, lost=tuple(lost)))
     return stakes
 

@@ -39,6 +39,21 @@ USER_TABLES = sql.SQL(f"""
     WHERE size IS DISTINCT FROM 0 ORDER BY 2, 3
 """)  # noqa: S608 constants
 """Only what counts is measured: Alembic keeps its version table locked, and even a size has to wait for that."""
+ANY_TABLE = sql.SQL(f"""
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {_NO_SYSTEM} AND {_NO_TABLE_OF_EXTENSION}
+          AND pg_catalog.concat(n.nspname, '.', c.relname) <> ALL ({{ignored}}::text[]))
+""")  # noqa: S608 constants
+LOCKABLE = sql.SQL("""
+    SELECT c.oid::bigint, n.nspname::text, c.relname::text
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = ANY ({oids}::bigint[]) AND c.relkind IN ('r', 'p')
+      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+      AND pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
+    ORDER BY 2, 3
+""")
+"""What the session may lock; views and foreign tables cannot be."""
 SNAPSHOT = "SELECT oid::bigint, relnatts FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'f')"
 FUNCTIONS = sql.SQL(f"""
     SELECT DISTINCT n.nspname::text, p.proname::text

@@ -20,10 +20,6 @@ async def _nobody() -> None:
     """Be told, and do nothing."""
 
 
-async def _let_pass(_name: str) -> None:
-    """Ask nothing."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How the resource wants its migrations run; times in seconds, 0 means without limit."""
@@ -93,6 +89,18 @@ class Standing:
     """Those of the source that are not applied, whether or not they can be."""
 
 
+class Recount(Protocol):
+    """A second look at what one migration would destroy, had any row come since the first."""
+
+    async def locks(self) -> str:
+        """Return the statements that keep others from writing there until the transaction ends; asked outside of it."""
+        ...
+
+    async def check(self) -> None:
+        """Raise `DestructiveMigration` where rows have come."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """What the gate in front of destructive migrations has found before a run."""
@@ -102,8 +110,8 @@ class Gate:
     as nobody knows the role's password before."""
     losses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Migration → what it was allowed to destroy, for the audit log."""
-    again: Callable[[str], Awaitable[None]] = _let_pass
-    """To be awaited before each migration: raises `DestructiveMigration` where rows have come since."""
+    recounts: Mapping[str, Recount] = field(default_factory=dict)
+    """Migration → what to do just before it, for those that were let through since no row was there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,12 @@ def test_script_runs_in_one_transaction(text: str) -> None:
     assert script(text).mode is Mode.TRANSACTION
 
 
+@pytest.mark.parametrize("head", ["f(begin int) RETURNS int", "f() RETURNS TABLE (begin int)", "begin() RETURNS int"])
+def test_parameter_named_begin_hides_nothing(head: str) -> None:
+    text = f"CREATE FUNCTION {head} LANGUAGE sql AS 'SELECT 1'; DROP TABLE a;\nCOMMIT; SELECT 1"
+    assert "line 2: the file begins or ends a transaction itself" in refusal(text)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

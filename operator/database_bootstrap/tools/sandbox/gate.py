@@ -13,7 +13,7 @@ from database_bootstrap.tools.destructive import effects_of
 from database_bootstrap.tools.effects import Effect, Finding, Kind, Made, Name
 from database_bootstrap.tools.sandbox import wire
 from database_bootstrap.tools.sql_text import TooIntricate
-from database_bootstrap.tools.stakes import Asking, Ground, Stake
+from database_bootstrap.tools.stakes import Asking, Ground
 
 Answer = TypeVar("Answer")
 _PATH = "SELECT pg_catalog.current_schemas(true)::text[]"
@@ -51,16 +51,34 @@ class Gate:
             raise self._refusal
         if self._before is None:
             return
-        lost = [str(stake) for stake in self._stakes(connection, _findings(self._known(_effects(statement))))]
+        findings = _findings(self._known(_effects(statement)))
+        is_free = not self._gate.refuses or revision in self._gate.allowed
+        lost = self._lost(connection, findings)
+        if not lost and not is_free and self._lock(connection, findings):
+            lost = self._lost(connection, findings)
         if not lost:
             return
-        if self._gate.refuses and revision not in self._gate.allowed:
+        if not is_free:
             more = f"; and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
             self._refusal = Loss("; ".join(lost[:_SHOWN]) + more)
             raise self._refusal
         self.losses.extend(lost)
 
-    def _stakes(self, connection: Connection, findings: list[Finding]) -> list[Stake]:
+    def _lock(self, connection: Connection, findings: list[Finding]) -> bool:
+        """Keep others from writing where no row was found, until the transaction ends; say whether there is one.
+
+        What they wrote since the count is seen by another one.
+        """
+        if not findings or getattr(connection.connection.dbapi_connection, "autocommit", False):
+            return False
+        ((path,),) = _rows(connection, _PATH)
+        statements = _ask(connection, stakes.locks(findings, Ground(path=path, before=self._before)))
+        if statements:
+            _send(connection, statements)
+        return bool(statements)
+
+    def _lost(self, connection: Connection, findings: list[Finding]) -> list[str]:
+        """Return what these would cost, in words."""
         if not findings:
             return []
         ground = Ground(path=None, before=self._before, ignored=self._ignored)
@@ -69,7 +87,7 @@ class Gate:
             return []
         ((path,),) = _rows(connection, _PATH)
         asking = stakes.at_stake(findings, Ground(path=path, before=self._before), self._row)
-        return [stake for stake in _ask(connection, asking) if stake.lost]
+        return [str(stake) for stake in _ask(connection, asking) if stake.lost]
 
     def _known(self, effects: list[Effect]) -> list[Effect]:
         """Return those that are not known to be harmless."""
@@ -100,6 +118,14 @@ def _ask(connection: Connection, asking: Asking[Answer]) -> Answer:
     except StopIteration as end:
         answer: Answer = end.value
         return answer
+
+
+def _send(connection: Connection, statements: str) -> None:
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(statements)
+    finally:
+        cursor.close()
 
 
 def _rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
