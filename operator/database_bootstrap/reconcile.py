@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
@@ -64,7 +65,8 @@ class Engine:
         self._max_connections = max_connections
         self._pace_seconds = pace_seconds
         self._zygote = Zygote(confined=sandbox.mode is not SandboxMode.UNCONFINED)
-        self._servers: dict[tuple[str, int], Server] = {}
+        # One that no visit is at, and that nobody asks for, is forgotten: a cluster may see any number of them.
+        self._servers: WeakValueDictionary[tuple[str, int], Server] = WeakValueDictionary()
         self._sources = Sources()
         tools: tuple[Tool[Any], ...] = (Prisma(), Alembic(self._zygote, sandbox), SqlFiles())
         self._tools = {tool.name: tool for tool in tools}
@@ -80,7 +82,7 @@ class Engine:
 
     async def stop_asking(self) -> None:
         """Ask no more for servers that are away."""
-        for server in self._servers.values():
+        for server in list(self._servers.values()):
             await server.stop()
 
     async def reconcile(self, subject: Subject, surroundings: Surroundings, progress: Progress = _nobody) -> Report:
@@ -169,9 +171,10 @@ class Engine:
 
     def _server(self, endpoint: Endpoint) -> Server:
         place = (endpoint.host, endpoint.port)
-        if place not in self._servers:
-            self._servers[place] = Server(str(endpoint), self._max_connections)
-        return self._servers[place]
+        server = self._servers.get(place)
+        if server is None:
+            server = self._servers[place] = Server(str(endpoint), self._max_connections)
+        return server
 
 
 async def _through(visit: Visit) -> None:
