@@ -7,6 +7,7 @@ BootstrapError
 │   ├── AdminLoginRefused       28xxx at the administrator's login: a rotation may be under way
 │   ├── ServerBusy              out of connections, or a lock was not to be had (53300, 55006, 55P03)
 │   ├── ReferenceNotFound       a Secret or ConfigMap, or a key of it, is not there yet
+│   ├── AccessRoleNotFound      a role that spec.access names is not on the server yet
 │   ├── ClusterUnavailable      the Kubernetes API does not answer, or the operator lacks a right there
 │   ├── LockHeld                another session is migrating this database
 │   ├── MigrationInterrupted    a migration was rolled back by a deadlock, a lock time-out or a lost connection
@@ -83,6 +84,10 @@ class ServerBusy(Retryable):
 
 class ReferenceNotFound(Retryable):
     """A Secret or ConfigMap that the resource names, or a key in it, is not there yet."""
+
+
+class AccessRoleNotFound(Retryable):
+    """A role that the resource gives access to is not there yet."""
 
 
 class ClusterUnavailable(Retryable):

@@ -14,6 +14,7 @@ from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.postgres.server import Server
 from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.stages import (
+    access,
     connection,
     database,
     deletion,
@@ -44,6 +45,7 @@ STAGES: tuple[Stage[Any], ...] = (
     migrations.STAGE,
     seed.STAGE,
     connection.STAGE,
+    access.STAGE,
 )
 Work = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
@@ -180,7 +182,7 @@ class Engine:
 async def _through(visit: Visit) -> None:
     for stage in STAGES:
         outcome = await stage.run(visit)
-        if stage is STAGES[-1]:
+        if stage is connection.STAGE or (stage is access.STAGE and outcome.changes):
             await database.pin(visit)
         visit.outcomes.append(outcome)
 

@@ -104,7 +104,7 @@ async def test_role_of_somebody_else_is_left_alone(bootstrap: Bootstrap) -> None
     report = await bootstrap.apply()
     assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
     assert report.changes == ()
-    assert [one.verdict for one in report.outcomes] == [Verdict.STALLED, *[Verdict.BLOCKED] * 5]
+    assert [one.verdict for one in report.outcomes] == [Verdict.STALLED, *[Verdict.BLOCKED] * 6]
     assert bootstrap.drawer.writes == []
 
 

@@ -1,6 +1,7 @@
 """An unchanged visit writes nothing at all."""
 
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -10,11 +11,14 @@ from fix_engine import Bootstrap, within
 
 
 @pytest.fixture(params=["SQL", "Prisma", "Alembic"])
-async def settled(bootstrap: Bootstrap, request: pytest.FixtureRequest) -> Bootstrap:
+async def settled(bootstrap: Bootstrap, request: pytest.FixtureRequest, unique_name: Callable[[str], str]) -> Bootstrap:
     """A resource with everything, visited until nothing is left to do."""
     bootstrap.raw["extensions"] = [{"name": "pg_trgm"}]
     bootstrap.raw["schemas"] = [{"name": "app"}]
     bootstrap.raw["database"]["parameters"] = [{"name": "timezone", "value": "UTC"}]
+    other = unique_name("other")
+    bootstrap.as_superuser(f'CREATE ROLE "{other}"')
+    bootstrap.raw["access"] = [{"role": other, "level": "ReadWrite"}]
     table = "CREATE TABLE users (id serial PRIMARY KEY, email text);"
     head = 'from alembic import op\nrevision = "a1"\ndown_revision = None\n'
     revision = f'{head}def upgrade():\n    op.execute("{table}")\n'

@@ -14,7 +14,7 @@ STALLED = "Stalled"
 TYPES = (READY, RECONCILING, STALLED, *(stage.condition for stage in StageName))
 """Every condition there is, in the order in which they are written."""
 
-IN_PLACE = "Role, database, extensions, migrations, seed and connection are as the resource wants them."
+IN_PLACE = "Role, database, extensions, migrations, seed, connection and access are as the resource wants them."
 WILL_RETRY = "The operator tries again by itself."
 
 Truth = Literal["True", "False", "Unknown"]

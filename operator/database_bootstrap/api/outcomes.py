@@ -13,6 +13,7 @@ class StageName(StrEnum):
     MIGRATIONS = "migrations"
     SEED = "seed"
     CONNECTION = "connection"
+    ACCESS = "access"
 
     @property
     def condition(self) -> str:
@@ -27,6 +28,7 @@ CONDITION_OF_STAGE = {
     StageName.MIGRATIONS: "MigrationsApplied",
     StageName.SEED: "Seeded",
     StageName.CONNECTION: "ConnectionPublished",
+    StageName.ACCESS: "AccessReady",
 }
 
 
@@ -60,11 +62,13 @@ class Reason(StrEnum):
     DATABASE_SEEDED = "DatabaseSeeded"
     SEED_NOT_NEEDED = "SeedNotNeeded"
     CONNECTION_PUBLISHED = "ConnectionPublished"
+    ACCESS_GIVEN = "AccessGiven"
     SERVER_UNREACHABLE = "ServerUnreachable"
     SERVER_READ_ONLY = "ServerReadOnly"
     ADMIN_LOGIN_REFUSED = "AdminLoginRefused"
     SERVER_BUSY = "ServerBusy"
     REFERENCE_NOT_FOUND = "ReferenceNotFound"
+    ACCESS_ROLE_NOT_FOUND = "AccessRoleNotFound"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     LOCK_HELD = "LockHeld"
     MIGRATION_INTERRUPTED = "MigrationInterrupted"

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationError
 
 from database_bootstrap.api import names, refusals, rules
-from database_bootstrap.api.models import DAY_SECONDS, IDENTIFIER, OBJECT_NAME, Flag, Model, Whole
+from database_bootstrap.api.access import AccessLevel, AccessSpec, ConnectionSecretSpec
+from database_bootstrap.api.models import DAY_SECONDS, IDENTIFIER, Flag, Model, Whole
 from database_bootstrap.api.rules import Rule, Unique
 from database_bootstrap.api.seeds import SeedPolicy, SeedSpec
 from database_bootstrap.api.sources import INLINE_CHARACTERS, ConfigMapRef, InlineFile, SourceSpec
@@ -29,6 +30,8 @@ from database_bootstrap.errors import SpecRejected
 
 __all__ = [
     "ROOT_RULES",
+    "AccessLevel",
+    "AccessSpec",
     "AdminSecretRef",
     "Adoption",
     "ConfigMapRef",
@@ -156,13 +159,6 @@ class MigrationsSpec(Model):
     """How long all that is pending may take together."""
 
 
-class ConnectionSecretSpec(Model):
-    """The Secret that applications connect with."""
-
-    name: Annotated[str, OBJECT_NAME, rules.object_name("connectionSecret.name", "Secret")]
-    """Name of a Secret in the same namespace; it is made by the operator, after the first complete success."""
-
-
 class Spec(Model):
     """What is wanted of one database."""
 
@@ -191,6 +187,11 @@ class Spec(Model):
             message="`role.passwordSecretRef` must be there for `adoption: Force`: adoption never sets a password",
             holds=lambda spec: spec.adoption is not Adoption.FORCE or spec.role.password_secret_ref is not None,
         ),
+        Rule(
+            cel="!has(self.access) || self.access.all(it, it.role != self.role.name)",
+            message="`access[].role` must not be the resource's own role: it owns everything",
+            holds=lambda spec: all(it.role != spec.role.name for it in spec.access),
+        ),
     )
 
     server: ServerSpec
@@ -203,6 +204,8 @@ class Spec(Model):
     """Schemas, made if absent and owned by the role; `public` needs no entry."""
     extensions: Annotated[tuple[ExtensionSpec, ...], Field(max_length=64), Unique(field="extensions", key="name")] = ()
     """Extensions, made if absent. What is not named here is left alone."""
+    access: Annotated[tuple[AccessSpec, ...], Field(max_length=64), Unique(field="access", key="role")] = ()
+    """Other roles that may use the tables. What is taken out of this list is taken back from them."""
     migrations: MigrationsSpec | None = None
     """The migrations to apply. Only pending ones run, in order; never down, never a reset."""
     seed: SeedSpec | None = None

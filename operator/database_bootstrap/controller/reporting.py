@@ -101,7 +101,7 @@ def upcoming(report: Report) -> Next:
         return Next.INTERVAL
     if decisive.verdict is Verdict.STALLED:
         return Next.CORRECTION if _is_about_a_secret(decisive) else Next.INTERVAL
-    if decisive.reason is Reason.REFERENCE_NOT_FOUND:
+    if decisive.reason in {Reason.REFERENCE_NOT_FOUND, Reason.ACCESS_ROLE_NOT_FOUND}:
         return Next.WAITING
     if report.outage is None or decisive.reason is Reason.SERVER_UNREACHABLE:
         # While a server is away a visit costs no more than a look at the Secret, which may name another one by then.

@@ -129,7 +129,7 @@ async def make(
         identity.origin.value,
     )
     # The statements of one message are one transaction.
-    history = [_audit_entry(identity, stage, action) for stage, action in entries]
+    history = [audit_statement(stage, action, identity.owner) for stage, action in entries]
     starts = [
         sql.SQL("ALTER TABLE {} ALTER COLUMN seq RESTART WITH {}").format(sql.Identifier(SCHEMA, table), end + 1)
         for table, end in (ends or {}).items()
@@ -139,9 +139,10 @@ async def make(
     await connection.execute(everything.as_bytes(connection))
 
 
-def _audit_entry(identity: Identity, stage: str, action: str) -> sql.Composed:
+def audit_statement(stage: str, action: str, actor: str) -> sql.Composed:
+    """Return what appends one row to the audit log, in one transaction with what it tells of."""
     return sql.SQL("INSERT INTO dbbootstrap.audit_log (stage, action, actor) VALUES ({}, {}, {})").format(
-        stage, action, identity.owner
+        stage, action, actor
     )
 
 

@@ -87,6 +87,7 @@ async def observe(visit: Visit) -> Found | None:
     if not strangers:
         options = replace(options, baseline=None)  # There is nothing that somebody else could have made.
     histories.note_standing(visit, tool, source, history, bundle.digest)
+    visit.history_tables = history.tables
     said = visit.subject.annotations.get(names.ANNOTATION_RESOLVE)
     word = resolution.due(said, history)
     comparison = histories.compare(visit, tool, source, history, options, word)

@@ -1,6 +1,6 @@
 """The sessions of one visit: opened when first needed, two at most at once."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import psycopg
@@ -13,6 +13,7 @@ from database_bootstrap.postgres.login import Login, Settings
 from database_bootstrap.postgres.sqlstates import error_of, passing, refusal_of
 
 Query = sql.SQL | sql.Composed | str
+Arguments = tuple[Any, ...] | Mapping[str, Any]
 
 
 class Sessions:
@@ -117,7 +118,7 @@ class Sessions:
             await opened.close()
 
 
-async def rows(connection: Connection, query: Query, arguments: tuple[Any, ...] = (), *, doing: str) -> list[Any]:
+async def rows(connection: Connection, query: Query, arguments: Arguments = (), *, doing: str) -> list[Any]:
     """Return all rows of a query; raise our error for the server's."""
     try:
         cursor = await connection.execute(query, arguments or None)

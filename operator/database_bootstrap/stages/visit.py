@@ -89,6 +89,8 @@ class Visit:
     database_exists: bool = False
     leftovers: tuple[Leftover, ...] = ()
     """What was found in the database that keeps later migrations from working."""
+    history_tables: tuple[str, ...] = ()
+    """The migration tool's own, once its history was read: `public._prisma_migrations`."""
     incarnation: str | None = None
     """Of the database, where there is a ledger."""
     ledger_is_new: bool = False

@@ -142,6 +142,7 @@ def test_the_middle_of_a_visit() -> None:
         "MigrationsApplied": "Unknown/Progressing",
         "Seeded": "Unknown/Progressing",
         "ConnectionPublished": "Unknown/Progressing",
+        "AccessReady": "Unknown/Progressing",
     }
     assert told[0].message == "Working on stage migrations."
     assert kstatus(obj(told)) == "InProgress"

@@ -112,7 +112,7 @@ BROKEN: list[tuple[str, Json, Break]] = [
     ("Reconciling says Progressing beside", RETRIED, lambda it: put(it, "Reconciling", reason="Progressing")),
     ("Reconciling says ProgressingWithRetry", MIDDLE, lambda it: put(it, "Reconciling", reason="ProgressingWithRetry")),
     ("Ready is True, and 0 stages", READY, lambda it: put(it, "RoleReady", status="False")),
-    ("Ready is False, and 6 stages of 6", FAILED, lambda it: (
+    ("Ready is False, and 7 stages of 7", FAILED, lambda it: (
         everywhere(it, status="True"), put(it, "Ready", status="False"))),
     ("Ready says LockHeld, and", RETRIED, lambda it: put(it, "MigrationsApplied", reason="ServerBusy")),
     ("Seeded is not Blocked after a failure", RETRIED, lambda it: put(it, "Seeded", status="True")),
