@@ -1,4 +1,4 @@
-"""How soon all goes on after an outage: 20 resources are being created when PostgreSQL goes away for a minute."""
+"""How soon all goes on after an outage: 20 resources are being created when a server goes away for a minute."""
 
 import argparse
 import sys
@@ -18,11 +18,14 @@ from outage_measures import SessionCount, seconds_until_ready, with_rows
 
 WANTED_SECONDS = 5.0
 BUDGET = 8
-WAYS: dict[str, tuple[Callable[[PostgresServer], None], Callable[[PostgresServer], None]]] = {
-    "stopped": (PostgresServer.stop, PostgresServer.start_again),
-    "killed": (PostgresServer.kill, PostgresServer.start_again),
-    "frozen": (PostgresServer.freeze, PostgresServer.thaw),
+WAYS: dict[str, tuple[Callable[[Bench], None], Callable[[Bench], None]]] = {
+    "stopped": (lambda bench: bench.server.stop(), lambda bench: bench.server.start_again()),
+    "killed": (lambda bench: bench.server.kill(), lambda bench: bench.server.start_again()),
+    "frozen": (lambda bench: bench.server.freeze(), lambda bench: bench.server.thaw()),
+    "api": (lambda bench: bench.plane.stop_apiserver(), lambda bench: bench.plane.start_apiserver()),
+    "api-frozen": (lambda bench: bench.plane.pause_apiserver(), lambda bench: bench.plane.resume_apiserver()),
 }
+"""How PostgreSQL, or the API server, goes and comes back."""
 
 
 def create(bench: Bench, prefix: str, count: int) -> list[str]:
@@ -43,9 +46,9 @@ def outage(bench: Bench, way: str, count: int, away: float) -> bool:
         first = f"{BOOTSTRAPS.format(NAMESPACE)}/{made[0]}"
         while not ready(bench.plane.request("GET", first)):
             time.sleep(0.02)
-        go(bench.server)
+        go(bench)
         time.sleep(away)
-        come(bench.server)
+        come(bench)
         _, took = seconds_until_ready(bench.plane, NAMESPACE, made, 120)
     time.sleep(1)
     print(f"{way} for {away:.0f} s: {count} Ready after {took:6.2f} s    (wanted: at most {WANTED_SECONDS:.0f})")

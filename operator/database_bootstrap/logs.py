@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,6 +12,9 @@ from database_bootstrap.settings import LogFormat
 
 EXTRAS = ("object",)
 """The attributes of a record that are written as fields of their own; given to a logger as `extra`."""
+
+
+RETRY = re.compile(r"Request attempt #(\d+)\S* failed; will retry: ")
 
 
 class Formatter(logging.Formatter):
@@ -52,13 +56,16 @@ class TextFormatter(Formatter):
 class RetriesWarn(logging.Filter):
     """Makes a warning of what kopf calls an error though it tries again, as with a definition that comes back (429).
 
+    While an API server is away it tries every second or two: of that many attempts the 1st, 2nd, 4th, 8th … are told.
     The message is made in `kopf/_cogs/clients/api.py`; what it gives up after is still an error.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("kopf.") and "; will retry: " in str(record.msg):
-            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
-        return True
+        attempt = RETRY.match(str(record.msg)) if record.name.startswith("kopf.") else None
+        if attempt is None:
+            return True
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return int(attempt[1]).bit_count() == 1
 
 
 def set_up(level: str, form: LogFormat, stream: TextIO) -> None:

@@ -94,7 +94,7 @@ PENDING_MIGRATIONS = Gauge(
 )
 SERVERS_AWAY = Gauge(
     "dbbootstrap_servers_away",
-    "PostgreSQL servers whose return is waited for, by the reason that the status shows.",
+    "Servers, the API server too, whose return is waited for, by the reason that the status shows.",
     ("reason",),
     registry=REGISTRY,
 )

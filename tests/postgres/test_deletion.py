@@ -153,6 +153,17 @@ async def test_what_another_resource_has_taken_over_stays(shop: Bootstrap, taken
     assert heir.query("SELECT count(*) FROM users") == [(2,)]
 
 
+async def test_copy_of_a_cluster_under_another_name_drops_nothing(shop: Bootstrap) -> None:
+    """It was restored from an etcd snapshot: resource and Secrets are there with the uids that they have here."""
+    copy = replace(shop, owner=replace(shop.owner, cluster="copy"))
+    refused = (await copy.apply()).trouble
+    assert refused and refused.reason is Reason.NOT_OWNED
+    ending = await copy.delete()
+    assert ending.error is None
+    all_is_kept(copy, ending, {"admin", "shop-db", "shop-role"})
+    assert (await shop.ready()).changes == ()
+
+
 async def test_what_was_taken_over_from_a_living_resource_stays(shop: Bootstrap) -> None:
     preview = shop.another("preview")
     preview.drawer.put("own", {"password": "new"})

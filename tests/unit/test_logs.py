@@ -81,3 +81,11 @@ def test_what_kopf_tries_again_is_a_warning(stream: io.StringIO, name: str, mess
     logs.set_up("INFO", "json", stream)
     logging.getLogger(name).error(message)
     assert json.loads(stream.getvalue())["level"] == level
+
+
+def test_what_kopf_tries_again_and_again_is_told_less_and_less(stream: io.StringIO) -> None:
+    logs.set_up("INFO", "json", stream)
+    for attempt in range(1, 101):
+        logging.getLogger("kopf.test").error(f"Request attempt #{attempt} failed; will retry: GET x -> Busy()")
+    told = [json.loads(line)["message"].split()[2] for line in stream.getvalue().splitlines()]
+    assert told == ["#1", "#2", "#4", "#8", "#16", "#32", "#64"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from database_bootstrap import metrics
 from database_bootstrap.controller import handlers
+from database_bootstrap.controller.absence import Absence
 from database_bootstrap.controller.handlers import Login
 from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.resync import Resync
@@ -46,8 +47,10 @@ class Acting:
         library = Library(cluster.kube)
         standings = Standings(time.monotonic)
         intake = Intake(self._store, self._queue, library, standings)
+        self._absence = Absence(cluster.kube, settings.namespaces)
         self._visits = Visits(
             cluster=cluster,
+            absence=self._absence,
             line=means.line,
             store=self._store,
             standings=standings,
@@ -79,6 +82,7 @@ class Acting:
     async def stop(self, grace: float) -> None:
         """Let visits end within the grace period, cancel the others, and end the watches."""
         await self._queue.stop(grace)
+        await self._absence.stop()
         self._end_watching.set()
         for watch in self._pillars[:1]:
             await asyncio.wait({watch}, timeout=WATCH_END_SECONDS)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Run the operator until a signal or the loss of the Lease, and return the exit code of the process."""
+    """Run the operator until a signal, and return the exit code of the process."""
     logs.set_up(settings.log_level, settings.log_format, sys.stderr)
     confinement.hide()
     _tell_of(settings.sandbox)

@@ -45,8 +45,8 @@ async def check(kube: Kube, settings: Settings) -> str:
 
 
 async def wait(kube: Kube, settings: Settings) -> bool:
-    """Return True once all is again as it must be, however long that takes."""
-    said = UNDEFINED  # Whoever waits for the definition has said so.
+    """Return True once all is as it must be, however long that takes."""
+    said = ""
     while True:
         await asyncio.sleep(PAUSE_SECONDS)
         try:

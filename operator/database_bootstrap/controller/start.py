@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from enum import Enum, auto
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -23,13 +24,25 @@ from database_bootstrap.settings import Settings
 
 ENDED_WELL = 0
 LOST = 1
-"""The Lease, or the watches: Kubernetes starts the operator again."""
+"""The watches: Kubernetes starts the operator again."""
 REFUSED = 2
 """Something must be put right first."""
 
 Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
+
+
+class End(Enum):
+    """What the acting ended by."""
+
+    SIGNAL = auto()
+    TENURE = auto()
+    """The Lease was lost, or could not be renewed: somebody else may be acting by now."""
+    DEFINITION = auto()
+    """The CustomResourceDefinition is gone."""
+    FAILURE = auto()
+    """A task without which it cannot go on."""
 
 
 class LivingLine(Line, Protocol):
@@ -80,44 +93,51 @@ async def operate(settings: Settings, line: LivingLine) -> int:
 
 
 async def _in_turn(means: Means, identity: str, stop: asyncio.Event, ready: asyncio.Event) -> int:
-    """Act at once, or once the Lease is ours."""
+    """Act at once, or whenever the Lease is ours; return the exit code."""
     if not means.settings.leader_elect:
-        return await _act(means, asyncio.Event().wait(), stop, ready)
+        return _exit_code(await _act(means, asyncio.Event().wait(), stop, ready))
     elector = Elector(
         kube=means.cluster.kube,
         namespace=preflight.lease_namespace(means.settings),
         name=means.settings.lease_name,
         identity=identity,
     )
-    ready.set()  # A standby is as ready as it can be; an update of the Deployment waits for it.
-    log.info("Standing by for Lease %s/%s as %s", elector.namespace, elector.name, identity)
-    if not await _unless(stop, elector.acquire()):
-        return ENDED_WELL
-    log.info("Took Lease")
-    try:
-        return await _act(means, elector.hold(), stop, ready)
-    finally:
-        await elector.release()
+    while True:
+        ready.set()  # A standby is as ready as it can be; an update of the Deployment waits for it.
+        log.info("Standing by for Lease %s/%s as %s", elector.namespace, elector.name, identity)
+        if not await _unless(stop, elector.acquire()):
+            return ENDED_WELL
+        log.info("Took Lease")
+        try:
+            end = await _act(means, elector.hold(), stop, ready)
+        finally:
+            await elector.release()
+        # A process that ended here would be started again ever later by Kubernetes while the API server is away.
+        if end is not End.TENURE:
+            return _exit_code(end)
 
 
-async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Event, ready: asyncio.Event) -> int:
-    """Act until a signal, the end of the tenure or that of the watches, and return the exit code.
+async def _act(means: Means, tenure: Coroutine[Any, Any, Any], stop: asyncio.Event, ready: asyncio.Event) -> End:
+    """Act until a signal, the end of the tenure or that of the watches, and return which it was.
 
     Where the definition of the resources is taken away, wait until it is back, and act again.
     """
     lost = asyncio.create_task(tenure, name="tenure of the Lease")
+    # What was so when a standby began need not be so when its turn comes.
+    is_sure = not means.settings.leader_elect
     try:
-        while (code := await _act_once(means, lost, stop, ready)) is None:
-            if not await _unless(stop, preflight.wait(means.cluster.kube, means.settings), lost):
-                return LOST if lost.done() else ENDED_WELL
-        return code
+        while is_sure or await _unless(stop, preflight.wait(means.cluster.kube, means.settings), lost):
+            if (end := await _act_once(means, lost, stop, ready)) is not End.DEFINITION:
+                return end
+            is_sure = False
+        return End.SIGNAL if stop.is_set() else End.TENURE
     finally:
         lost.cancel()
         log.info("Operator stopped")
 
 
-async def _act_once(means: Means, lost: asyncio.Task[Any], stop: asyncio.Event, ready: asyncio.Event) -> int | None:
-    """Act, and return the exit code; None where the definition of the resources is gone."""
+async def _act_once(means: Means, lost: asyncio.Task[Any], stop: asyncio.Event, ready: asyncio.Event) -> End:
+    """Act, and return what that ended by."""
     acting = Acting(means)
     asked = asyncio.create_task(stop.wait(), name="signal")
     watching = asyncio.create_task(acting.watching.wait())
@@ -128,7 +148,7 @@ async def _act_once(means: Means, lost: asyncio.Task[Any], stop: asyncio.Event, 
         ready.set()
         log.info("Operator started")
         ended, _ = await asyncio.wait({asked, lost, *pillars}, return_when=asyncio.FIRST_COMPLETED)
-        return _exit_code(asked, ended)
+        return _end(asked, lost, ended)
     finally:
         ready.clear()
         metrics.LEADER.set(0)
@@ -138,16 +158,23 @@ async def _act_once(means: Means, lost: asyncio.Task[Any], stop: asyncio.Event, 
             task.cancel()
 
 
-def _exit_code(asked: asyncio.Task[Any], ended: set[asyncio.Task[Any]]) -> int | None:
+def _exit_code(end: End) -> int:
+    return ENDED_WELL if end is End.SIGNAL else LOST
+
+
+def _end(asked: asyncio.Task[Any], lost: asyncio.Task[Any], ended: set[asyncio.Task[Any]]) -> End:
     if asked in ended:
         log.info("Operator stopping: a signal came")
-        return ENDED_WELL
+        return End.SIGNAL
+    if lost in ended and lost.exception() is None:
+        log.warning("Operator stepping down: the Lease is another's, or could not be renewed; standing by for it")
+        return End.TENURE
     if all(handlers.is_undefined(task.exception()) for task in ended):
         log.warning("The CustomResourceDefinition %s is gone; waiting for it", names.CRD_NAME)
-        return None
+        return End.DEFINITION
     for task in ended:
         log.error("Operator stopping: %s ended", task.get_name(), exc_info=task.exception())
-    return LOST
+    return End.FAILURE
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Value], *others: asyncio.Task[Any]) -> Value | None:

@@ -12,13 +12,14 @@ from database_bootstrap.api import conditions, v1alpha1
 from database_bootstrap.api.outcomes import Outcome, Reason
 from database_bootstrap.api.status import Status, parse_status
 from database_bootstrap.controller import reporting
+from database_bootstrap.controller.absence import Absence
 from database_bootstrap.controller.departures import Departures, Undertaker
 from database_bootstrap.controller.intake import INTERVAL_SECONDS, Intake
 from database_bootstrap.controller.reporting import Next
 from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.workqueue import WorkQueue
-from database_bootstrap.errors import BootstrapError
+from database_bootstrap.errors import BootstrapError, ClusterUnavailable
 from database_bootstrap.kube import finalizer
 from database_bootstrap.kube import status as statuses
 from database_bootstrap.kube.client import Kube
@@ -58,6 +59,7 @@ class Visits:
     """Makes visits; never two to one resource at a time, which the queue sees to."""
 
     cluster: Cluster
+    absence: Absence
     line: Line
     store: Store
     standings: Standings
@@ -69,8 +71,21 @@ class Visits:
     async def visit(self, key: Key) -> None:
         """Visit a resource, tell what came of it, and set the time of the next visit.
 
-        Raise a `BootstrapError` where it could not be told; the visit is then made again, and finds all done.
+        Raise a `BootstrapError` where it could not be told; the visit is then made again, and finds all done. While the
+        API server is away none begins, and at its return all that could not be told, or made, are made.
         """
+        if outage := self.absence.outage:
+            self.queue.park(key, outage)
+            self.queue.add_after(key, self.queue.jittered(reporting.AWAY_SECONDS))
+            return
+        try:
+            await self._visit(key)
+        except ClusterUnavailable as error:
+            if outage := await self.absence.doubt(error):
+                self.queue.park(key, outage)
+            raise
+
+    async def _visit(self, key: Key) -> None:
         resource = self.store.get(key)
         if resource is None or resource.is_let_go:
             return

@@ -56,7 +56,11 @@ class Server:
     @property
     def absence(self) -> Outage | None:
         """The outage for which nobody is let through; while it lasts it does not even answer."""
-        return self._outages.get(ServerUnreachable)
+        return self.outage(ServerUnreachable)
+
+    def outage(self, kind: type[BootstrapError]) -> Outage | None:
+        """The outage of this kind, while there is one."""
+        return self._outages.get(kind)
 
     @asynccontextmanager
     async def reserve(self, connections: int, knock: Ask) -> AsyncIterator[None]:

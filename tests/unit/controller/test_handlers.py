@@ -27,8 +27,8 @@ def test_only_the_missing_definition_is_left_out(error: Exception | None, shown:
     assert bool(handlers.NOT_THE_MISSING_DEFINITION.filter(record)) is shown
 
 
-def test_watch_comes_again_soon_after_a_short_absence_and_never_gives_up() -> None:
+def test_watch_comes_again_soon_however_long_the_absence_was_and_never_gives_up() -> None:
     delays = list(islice(handlers.Backoffs(), 1000))
-    assert max(delays[:60]) < 5
-    assert sum(delays[:60]) > 180
-    assert all(24 <= delay <= 36 for delay in delays[64:])
+    assert max(delays) < 5
+    assert max(delays[:300]) < 2.5
+    assert sum(delays[:300]) > 400
