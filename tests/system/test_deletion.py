@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from database_bootstrap.api import names
-from fix_operator import ROOT, SYSTEM_NAMESPACE, Operator, until
+from fix_operator import ROOT, SYSTEM_NAMESPACE, Operator, until, writes
 from fix_system import Tenant
 from localservers import ControlPlane
 from status_linter import kstatus
@@ -192,6 +192,22 @@ def own_account(tenant: Tenant, *, may_patch: bool) -> Path:
 def bind(tenant: Tenant, name: str) -> None:
     account = f"--serviceaccount={tenant.namespace}:own"
     tenant.plane.kubectl("create", "rolebinding", name, "-n", tenant.namespace, f"--role={name}", account)
+
+
+def test_secrets_that_were_taken_back_go_with_the_resource(tenant: Tenant) -> None:
+    """It is let go and applied again: another uid, the same password; and then it is deleted for good."""
+    body = made(tenant, deletionPolicy="Retain")
+    delete(tenant)
+    until(20, lambda: is_gone(tenant))
+    password = tenant.read_secret("shop-role")
+    tenant.apply(body | {"spec": body["spec"] | {"deletionPolicy": "Delete"}})
+    tenant.ready()
+    assert tenant.read_secret("shop-role") == password
+    tenant.request_visit()  # It finds nothing to do.
+    assert sum("patch secrets" in line for line in writes(tenant.plane, tenant.namespace)) == 2
+    delete(tenant)
+    until(20, lambda: is_gone(tenant))
+    assert (there(tenant, body), secrets(tenant)) == (("0", "0"), {"admin"})
 
 
 def test_nothing_is_made_before_the_finalizer_is_on(tenant: Tenant, make_operator: MakeOperator) -> None:

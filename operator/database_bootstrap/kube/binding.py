@@ -15,13 +15,27 @@ ATTEMPTS = 3
 
 
 async def keep_password(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
-    """Make the Secret of a password; return False where one of that name exists, and leave it alone."""
+    """Make the Secret of a password; return False where one of that name exists, and leave what it holds alone.
+
+    One that an earlier resource of this name has made carries this one's uid from then on.
+    """
     (key, _) = owner
     try:
         await kube.create(SECRETS, key.namespace, _manifest(name, names.PASSWORD_SECRET_TYPE, owner, data))
     except client.ConflictError:
+        await _take_back(kube, owner, name)
         return False
     return True
+
+
+async def _take_back(kube: Kube, owner: tuple[Key, str], name: str) -> None:
+    (key, _) = owner
+    try:
+        found = await kube.get(SECRETS, key.namespace, name)
+        if is_ours(found, owner) and not is_made_by(found, owner):
+            await kube.send(_merge(found, _annotations(owner), {}))
+    except (client.NotFoundError, client.ConflictError):
+        raise ClusterUnavailable(f'The Secret "{name}" was changed while it was looked at.') from None
 
 
 async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Connection, pin: str | None) -> None:
@@ -108,15 +122,18 @@ def _rewrite(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Call:
     # what an apply has brought. The resourceVersion makes sure that it is still the Secret whose uid was read.
     stale = dict.fromkeys(set(found.get("data") or ()) - set(wanted["data"]))
     annotations = {names.ANNOTATION_INCARNATION: None, **wanted["metadata"]["annotations"]}
+    return _merge(found, annotations, {**stale, **wanted["data"]})
+
+
+def _merge(found: Mapping[str, Any], annotations: Mapping[str, str | None], data: Mapping[str, str | None]) -> Call:
     metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": annotations}
-    body = {"metadata": metadata, "data": {**stale, **wanted["data"]}}
     return Call(
         verb="patch",
         kind=SECRETS,
         namespace=found["metadata"]["namespace"],
         name=found["metadata"]["name"],
         query={"fieldManager": names.FIELD_MANAGER},
-        body=body,
+        body={"metadata": metadata, "data": data},
         content_type=MERGE,
     )
 

@@ -49,7 +49,10 @@ class References:
         return await self._library.bundle(self._namespace, config_maps, limits)
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:
-        """Make the Secret of a generated password; return False where one of that name exists, and leave it alone."""
+        """Make the Secret of a generated password; return False where one of that name exists, and leave it alone.
+
+        Only that one which an earlier resource of this name has made is this very one's from then on.
+        """
         data = {"username": username, "password": password}
         return await binding.keep_password(self._kube, self._owner, name, data)
 

@@ -198,7 +198,9 @@ class Credentials:
         secret = await self._secret(self.connection_secret)
         wanted = {key: value.encode() for key, value in secret_data(await self.wanted_connection()).items()}
         # Of one that was taken back the mark is renewed, so that it can go with this resource one day.
-        return secret is not None and secret.ours and not secret.inherited and dict(secret.data) == wanted
+        if secret is None or secret.inherited or await self._inherits_password():
+            return False
+        return secret.ours and dict(secret.data) == wanted
 
     async def is_pinned(self, incarnation: str | None) -> bool:
         """Whether the connection Secret remembers this incarnation."""
@@ -208,6 +210,8 @@ class Credentials:
     async def publish(self, incarnation: str | None) -> None:
         """Write the connection Secret with the incarnation on it; raise `NotOwned` where it is somebody else's."""
         wanted = await self.wanted_connection()
+        if await self._inherits_password():
+            await self.keep_password(wanted.password)
         await self._surroundings.publish(self.connection_secret, wanted, incarnation)
         data = {key: value.encode() for key, value in secret_data(wanted).items()}
         self._read[self.connection_secret] = KeptSecret(data=data, ours=True, incarnation=incarnation)
@@ -226,6 +230,15 @@ class Credentials:
             sslmode=login.endpoint.sslmode,
             ca=login.endpoint.ca,
         )
+
+    async def _inherits_password(self) -> bool:
+        """Whether an earlier resource of this name has generated the password of this role, and its Secret says so."""
+        if self._spec.role.password_secret_ref is not None:
+            return False
+        secret = await self._secret(self.password_secret)
+        if secret is None or not secret.inherited:
+            return False
+        return secret.data.get("username") == self._spec.role.name.encode()
 
     async def _secret(self, name: str) -> KeptSecret | None:
         if name not in self._read:

@@ -45,7 +45,10 @@ class Surroundings(Protocol):
         ...
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:
-        """Make the Secret of a generated password; return False where one of that name exists, and leave it alone."""
+        """Make the Secret of a generated password; return False where one of that name exists, and leave it alone.
+
+        Only that one which an earlier resource of this name has made is this very one's from then on.
+        """
         ...
 
     async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
