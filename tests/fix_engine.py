@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from database_bootstrap.api.binding import Connection, secret_data
 from database_bootstrap.api.outcomes import Outcome, StageName
+from database_bootstrap.api.servers import parse_server
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import parse_spec
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
@@ -21,7 +22,7 @@ from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.stages.deletion import Ending
 from database_bootstrap.stages.subject import Facts, Report, Subject
-from database_bootstrap.stages.surroundings import KeptSecret
+from database_bootstrap.stages.surroundings import KeptSecret, SharedServer
 from localservers import Credentials, PostgresServer
 from sandbox_here import SANDBOX
 
@@ -35,8 +36,24 @@ class Drawer:
     config_maps: dict[str, ConfigMapData] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
 
-    def qualify(self, host: str) -> str:
+    servers: dict[str, SharedServer] = field(default_factory=dict)
+    """What the platform team offers."""
+    platform: dict[tuple[str, str], Mapping[str, bytes]] = field(default_factory=dict)
+    """Secrets and ConfigMaps of the platform team, by namespace and name."""
+
+    def qualify(self, host: str, namespace: str | None = None) -> str:
         return host
+
+    async def server(self, name: str) -> SharedServer:
+        if name not in self.servers:
+            raise ReferenceNotFound(f"DatabaseServer {name} is not there")
+        return self.servers[name]
+
+    async def secret_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        return self.platform.get((namespace, name))
+
+    async def config_map_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        return self.platform.get((namespace, name))
 
     async def secret(self, name: str) -> KeptSecret | None:
         return self.secrets.get(name)
@@ -132,6 +149,18 @@ class Bootstrap:
     def seed(self, files: Mapping[str, str], **options: Any) -> None:
         """Ask for this seed."""
         self.raw["seed"] = {"source": self.inline(**files), **options}
+
+    def offer(self, name: str = "main", *, labels: Mapping[str, str] | None = None, **spec: Any) -> None:
+        """Offer the server to this resource's namespace, which names it from now on, or offer it on other terms."""
+        least = {"adminSecretRef": {"namespace": "platform", "name": "postgres"}, "allowedNamespaces": {}}
+        open_names = {"allowedNames": {"roles": ["*"], "databases": ["*"]}}
+        parsed = parse_server(least | open_names | spec)
+        self.drawer.servers[name] = SharedServer(name=name, spec=parsed, labels=labels or {})
+        access = {"host": self.server.host, "port": str(self.server.port)}
+        login = {"username": self.admin.user, "password": self.admin.password}
+        encoded = {key: value.encode() for key, value in (access | login).items()}
+        self.drawer.platform.setdefault(("platform", "postgres"), encoded)
+        self.raw["server"] = {"ref": {"name": name}}
 
     def connection(self) -> dict[str, Any]:
         data = self.drawer.secrets[f"{self.owner.name}-db"].data

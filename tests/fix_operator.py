@@ -21,15 +21,17 @@ import pytest_asyncio
 
 from database_bootstrap.api import names
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
+from database_bootstrap.api.server_status import ServerObjectStatus
 from database_bootstrap.controller.acting import Acting, Means
-from database_bootstrap.controller.visits import Cluster
+from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.kube import access
 from database_bootstrap.kube.client import Kube
 from database_bootstrap.kube.recorder import Recorder
 from database_bootstrap.settings import Settings
 from database_bootstrap.stages.deletion import Drop, Ending
+from database_bootstrap.stages.inspection import Inspection
 from database_bootstrap.stages.subject import Facts, Progress, Report, Subject
-from database_bootstrap.stages.surroundings import Belongings, Surroundings
+from database_bootstrap.stages.surroundings import Belongings, Platform, SharedServer, Surroundings
 from localservers import ControlPlane, processes
 from localservers.processes import Order, Server
 
@@ -151,6 +153,7 @@ class Rehearsal:
     play: Play | None = None
     """What a visit does; by default it finds everything done."""
     deletions: list[Subject] = field(default_factory=list)
+    inspections: list[SharedServer] = field(default_factory=list)
     play_deletion: PlayDeletion | None = None
     """What a deletion does; by default it drops a database."""
 
@@ -167,6 +170,10 @@ class Rehearsal:
         if self.play_deletion:
             return await self.play_deletion(subject, belongings)
         return Ending(drops=(Drop(stage=StageName.DATABASE, text='drop database "d"'),))
+
+    async def inspect(self, server: SharedServer, platform: Platform, cluster: str) -> Inspection:
+        self.inspections.append(server)
+        return Inspection(found=ServerObjectStatus(databases=0))
 
 
 @dataclass

@@ -269,6 +269,19 @@ CASES: tuple[Case, ...] = (
         bad=({"spec.adoption": "Force", "spec.role.passwordSecretRef": GONE},),
     ),
     Case(
+        message="`server` must hold exactly one of `adminSecretRef` and `ref`",
+        good=({}, {"spec.server": {"ref": {"name": "main"}}}),
+        bad=(
+            {"spec.server": {}},
+            {"spec.server.ref": {"name": "main"}},
+        ),
+    ),
+    Case(
+        message="`server.ref.name` must be the name of a DatabaseServer: lower-case letters, digits, `-` and `.`",
+        good=({"spec.server": {"ref": {"name": "main.eu-1"}}},),
+        bad=({"spec.server": {"ref": {"name": "Main"}}}, {"spec.server": {"ref": {"name": "a/b"}}}),
+    ),
+    Case(
         message="`connectionSecret.name` must not be `<metadata.name>-role`: a generated password is kept there",
         good=(
             {"spec.connectionSecret": GONE},
@@ -369,4 +382,108 @@ MORE_BAD: dict[str, Changes] = {
     "no ConfigMap": {"spec.seed.source.configMapRefs": []},
     "no file": {"spec.migrations.source.inline": []},
     "65 schemas": {"spec.schemas": [{"name": f"s{number}"} for number in range(65)]},
+}
+
+
+SERVER: dict[str, Any] = {
+    "apiVersion": "dbbootstrap.io/v1alpha1",
+    "kind": "DatabaseServer",
+    "metadata": {"name": "main"},
+    "spec": {
+        "adminSecretRef": {"namespace": "platform", "name": "postgres"},
+        "tls": {"mode": "VerifyFull", "caConfigMapRef": {"namespace": "platform", "name": "postgres-ca"}},
+        "allowedNamespaces": {
+            "matchLabels": {"team": "shop"},
+            "matchExpressions": [{"key": "stage", "operator": "In", "values": ["dev"]}],
+        },
+        "allowedNames": {"roles": ["{namespace}_*"], "databases": ["{namespace}_*"]},
+        "allowedExtensions": ["uuid-ossp"],
+    },
+}
+_CA = {"namespace": "platform", "name": "postgres-ca"}
+_LIMITED = "spec.allowedNames.roles"
+SERVER_CASES = (
+    Case(
+        message="`adminSecretRef.namespace` must be the name of a namespace",
+        good=({"spec.adminSecretRef.namespace": "a-1"},),
+        bad=({"spec.adminSecretRef.namespace": "a.b"}, {"spec.adminSecretRef.namespace": "../a"}),
+    ),
+    Case(
+        message="`adminSecretRef.name` must be the name of a Secret: lower-case letters, digits, `-` and `.`",
+        good=({"spec.adminSecretRef.name": "a.b-1"},),
+        bad=({"spec.adminSecretRef.name": "A"},),
+    ),
+    Case(
+        message="`tls` must hold at most one of `caSecretRef` and `caConfigMapRef`",
+        good=({"spec.tls": {}}, {"spec.tls": {"caSecretRef": _CA}}),
+        bad=({"spec.tls.caSecretRef": _CA},),
+    ),
+    Case(
+        message="`tls.ca*Ref.namespace` must be the name of a namespace",
+        good=({"spec.tls.caConfigMapRef.namespace": "a"},),
+        bad=({"spec.tls.caConfigMapRef.namespace": "A"},),
+    ),
+    Case(
+        message="`tls.ca*Ref.name` must be the name of a Secret or ConfigMap: lower-case letters, digits, `-` and `.`",
+        good=({"spec.tls.caConfigMapRef.name": "a.b"},),
+        bad=({"spec.tls.caConfigMapRef.name": "a_b"},),
+    ),
+    Case(
+        message="`tls.ca*Ref.key` must be a key of a Secret: letters, digits, `-`, `_` and `.`",
+        good=({"spec.tls.caConfigMapRef.key": "ca-bundle.crt"},),
+        bad=({"spec.tls.caConfigMapRef.key": "../ca"},),
+    ),
+    Case(
+        message="`values` must be there for In and NotIn, and for nothing else",
+        good=(
+            {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "Exists"}]},
+            {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["b"]}]},
+        ),
+        bad=(
+            {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "In"}]},
+            {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "In", "values": []}]},
+            {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]},
+        ),
+    ),
+    Case(
+        message="`allowedNames` must not contain control characters",
+        good=({_LIMITED: ["é*"]},),
+        bad=({_LIMITED: ["a\nb"]},),
+    ),
+    Case(
+        message="`allowedNames` must not hold braces but those of `{namespace}`",
+        good=({_LIMITED: ["{namespace}", "x_{namespace}_{namespace}"]},),
+        bad=({_LIMITED: ["{name}"]}, {_LIMITED: ["{namespace"]}, {_LIMITED: ["{{namespace}}"]}),
+    ),
+    Case(
+        message="`allowedNames` must put a character that no namespace has, such as `_`, between `{namespace}` and `*`",
+        good=({_LIMITED: ["*", "{namespace}_*", "*_{namespace}", "{namespace}app", "{namespace}-_*"]},),
+        bad=({_LIMITED: ["{namespace}*"]}, {_LIMITED: ["{namespace}-*"]}, {_LIMITED: ["*-a{namespace}_x"]}),
+    ),
+    Case(
+        message="`allowedExtensions[]` must be an extension's name, or `*` for every extension",
+        good=({"spec.allowedExtensions": ["*"]}, {"spec.allowedExtensions": ["uuid-ossp", "pg_trgm"]}),
+        bad=({"spec.allowedExtensions": ["pg_*"]}, {"spec.allowedExtensions": ["a;b"]}),
+    ),
+    Case(
+        message="`publicHost` must be one host name or address: letters, digits, `.`, `-`, `_`, `:`",
+        good=({"spec.publicHost": "db.example.org"}, {"spec.publicHost": "::1"}),
+        bad=({"spec.publicHost": "a,b"}, {"spec.publicHost": "/tmp"}, {"spec.publicHost": "a b"}),
+    ),
+)
+SERVER_BAD: dict[str, Changes] = {
+    "no administrator": {"spec.adminSecretRef": GONE},
+    "no namespace": {"spec.adminSecretRef.namespace": GONE},
+    "unknown field": {"spec.allowedDatabases": ["*"]},
+    "libpq's word for TLS": {"spec.tls.mode": "verify-full"},
+    "unknown operator": {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "Is"}]},
+    "label that is no text": {"spec.allowedNamespaces.matchLabels": {"team": 1}},
+    "same name twice": {_LIMITED: ["a", "a"]},
+    "empty name": {_LIMITED: [""]},
+    "same extension twice": {"spec.allowedExtensions": ["a", "a"]},
+    "limit of 2": {"spec.maxConnectionLimit": {"role": 2}},
+    "budget of 2": {"spec.maxConnections": 2},
+    "port 0": {"spec.publicPort": 0},
+    "interval of 4": {"spec.intervalSeconds": 4},
+    "adoption as text": {"spec.allowAdoption": "yes"},
 }

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bundle(
         _command(commands, "bundle", _bundle, "print ConfigMaps with the files of a directory", BUNDLE_EXAMPLES)
     )
-    _command(commands, "crd", _crd, "print the CustomResourceDefinition", "")
+    _add_crd(_command(commands, "crd", _crd, "print the CustomResourceDefinitions", ""))
     return parser
 
 
@@ -153,6 +153,10 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--name", type=_bundle_name, help="of the ConfigMap (default: after the directory)")
     parser.add_argument("--namespace", type=_namespace, help="(default: none, so that kubectl's applies)")
+
+
+def _add_crd(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", choices=(names.PLURAL, names.SERVER_PLURAL), help="(default: both)")
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -251,7 +255,7 @@ def _bundle(chosen: argparse.Namespace) -> int:
 
 
 def _crd(chosen: argparse.Namespace) -> int:
-    sys.stdout.write(schema.render())
+    sys.stdout.write(schema.render_one(f"{chosen.kind}.{names.GROUP}") if chosen.kind else schema.render())
     return Exit.DONE
 
 

@@ -17,6 +17,7 @@ BootstrapError
     ├── SpecRejected            what the resource asks for cannot be
     ├── ReferenceRejected       a Secret or ConfigMap is there, and what it holds cannot be used
     ├── AccessDenied            the administrator lacks a right (42501)
+    ├── ServerRefused           the platform team's server does not allow what the resource asks for
     ├── NotOwned                exists, and is not this resource's
     ├── RoleTooPowerful         the role has an attribute that an application must not have
     ├── RoleOwnsObjects         the role cannot be dropped: something beside its database depends on it
@@ -125,6 +126,10 @@ class ReferenceRejected(Stalled):
 
 class AccessDenied(Stalled):
     """A right is missing on the server."""
+
+
+class ServerRefused(Stalled):
+    """The platform team's server does not allow what the resource asks for."""
 
 
 class NotOwned(Stalled):

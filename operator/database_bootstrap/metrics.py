@@ -98,6 +98,18 @@ SERVERS_AWAY = Gauge(
     ("reason",),
     registry=REGISTRY,
 )
+SERVER_READY = Gauge(
+    "dbbootstrap_server_ready",
+    "1 where the DatabaseServer was found ready at the last look, 0 where it was not.",
+    ("server",),
+    registry=REGISTRY,
+)
+SERVER_DATABASES = Gauge(
+    "dbbootstrap_server_databases",
+    "Databases that resources of this cluster have on the DatabaseServer, as of the last look.",
+    ("server",),
+    registry=REGISTRY,
+)
 KUBE_REQUESTS = Counter(
     "dbbootstrap_kube_requests_total",
     "Calls to the Kubernetes API, without the watches; code is none where there was no answer.",
@@ -125,10 +137,18 @@ def exposition() -> bytes:
 def forget_all() -> None:
     """Take all resources out of the metrics: whoever begins to act finds out anew which there are."""
     RESOURCES.set(0)
-    PENDING_MIGRATIONS.clear()
+    for metric in (PENDING_MIGRATIONS, SERVER_READY, SERVER_DATABASES):
+        metric.clear()
 
 
 def forget(namespace: str, name: str) -> None:
     """Take a resource that is gone out of the metrics."""
     with suppress(KeyError):
         PENDING_MIGRATIONS.remove(namespace, name)
+
+
+def forget_server(name: str) -> None:
+    """Take a DatabaseServer that is gone out of the metrics."""
+    for metric in (SERVER_READY, SERVER_DATABASES):
+        with suppress(KeyError):
+            metric.remove(name)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -9,10 +10,11 @@ from weakref import WeakValueDictionary
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
+from database_bootstrap.postgres import probe
+from database_bootstrap.postgres.doors import Doors
 from database_bootstrap.postgres.login import Endpoint
-from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.postgres.server import Server
-from database_bootstrap.settings import Sandbox, SandboxMode
+from database_bootstrap.settings import AdminSecretRefs, Sandbox, SandboxMode
 from database_bootstrap.stages import (
     access,
     connection,
@@ -20,17 +22,21 @@ from database_bootstrap.stages import (
     deletion,
     extensions,
     identity,
+    inspection,
     migrations,
     outages,
+    policy,
     role,
     seed,
+    shared,
 )
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.deletion import Departure, Ending
+from database_bootstrap.stages.inspection import Inspection, Look
 from database_bootstrap.stages.sessions import Sessions
 from database_bootstrap.stages.stage import Stage
 from database_bootstrap.stages.subject import Progress, Report, Subject
-from database_bootstrap.stages.surroundings import Belongings, Surroundings
+from database_bootstrap.stages.surroundings import Belongings, Platform, SharedServer, Surroundings
 from database_bootstrap.stages.visit import Sources, Visit
 from database_bootstrap.tools.alembic import Alembic
 from database_bootstrap.tools.prisma import Prisma
@@ -58,17 +64,27 @@ async def _nobody(outcomes: object, facts: object) -> None:
 class Engine:
     """What all visits share: the servers that they go to, and the process that runs Alembic's revisions."""
 
-    def __init__(self, *, max_connections: int = 8, pace_seconds: float = 10.0, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int = 8,
+        pace_seconds: float = 10.0,
+        sandbox: Sandbox | None = None,
+        admin_secret_refs: AdminSecretRefs = AdminSecretRefs.ALLOWED,
+    ) -> None:
         """Allow so many connections at once per server; say how far a long work is after each so many seconds.
 
-        Alembic's revisions run where they are confined like this.
+        Alembic's revisions run where they are confined like this. Where `admin_secret_refs` are refused, resources use
+        what a platform team offers, and nothing else.
         """
         sandbox = sandbox or Sandbox()
         self._max_connections = max_connections
         self._pace_seconds = pace_seconds
         self._zygote = Zygote(confined=sandbox.mode is not SandboxMode.UNCONFINED)
+        self._admin_secret_refs = admin_secret_refs
         # One that no visit is at, and that nobody asks for, is forgotten: a cluster may see any number of them.
         self._servers: WeakValueDictionary[tuple[str, int], Server] = WeakValueDictionary()
+        self._doors = Doors()
         self._sources = Sources()
         tools: tuple[Tool[Any], ...] = (Prisma(), Alembic(self._zygote, sandbox), SqlFiles())
         self._tools = {tool.name: tool for tool in tools}
@@ -100,19 +116,42 @@ class Engine:
 
         The caller knows that the resource is being deleted, that it asks for this, and that nobody deletes more.
         """
-        credentials = Credentials(subject, belongings)
+        credentials = Credentials(subject, belongings, leaving=True)
+        door = partial(self._doors.at, subject.owner.namespace)
         departure = Departure(
             subject=subject,
             surroundings=belongings,
             credentials=credentials,
-            sessions=Sessions(credentials.administrator, credentials.role, {}),
+            sessions=Sessions(credentials.administrator, credentials.role, {}, door),
         )
         error = await _error_of(self._see_off(departure), subject.owner)
         return Ending(
             drops=tuple(departure.drops), kept=tuple(departure.kept), error=error, outage=departure.turn.outage
         )
 
+    async def inspect(self, server: SharedServer, platform: Platform, cluster: str) -> Inspection:
+        """Look at a server that a platform team offers, for its own status; never raises but for cancellation."""
+        look = Look(server=server, platform=platform, cluster=cluster)
+        error = await _error_of(self._look(look), f"DatabaseServer {server.name}")
+        return Inspection(found=look.found, error=error, outage=look.turn.outage)
+
+    async def _look(self, look: Look) -> None:
+        # In the words for whoever runs the server, and not in those for tenants.
+        login = replace(await shared.administrator(look.server, look.platform), server=None)
+        server = self._server(login.endpoint)
+        server.resize(look.server.spec.max_connections)
+        knock = partial(probe.knock, login.endpoint, login.user, login.database)
+        try:
+            async with server.reserve(1, knock):
+                look.turn.begun = True
+                await inspection.run(look, login, partial(self._doors.at, ""))
+        except errors.ServerUnreachable:
+            began = look.turn.begun
+            look.turn.outage = await server.doubt(errors.ServerUnreachable, knock) if began else server.absence
+            raise
+
     async def _see_off(self, departure: Departure) -> None:
+        await self._admitted(departure)
         endpoint = (await departure.credentials.administrator()).endpoint
         await self._in_turn(departure, endpoint, 1, partial(deletion.run, departure))
 
@@ -125,7 +164,10 @@ class Engine:
             surroundings=surroundings,
             credentials=credentials,
             sessions=Sessions(
-                credentials.administrator, credentials.role, migrations.owner_settings(subject.spec.migrations)
+                credentials.administrator,
+                credentials.role,
+                migrations.owner_settings(subject.spec.migrations),
+                partial(self._doors.at, subject.owner.namespace),
             ),
             tools=self._tools,
             sources=self._sources,
@@ -144,13 +186,27 @@ class Engine:
         )
 
     async def _run_stages(self, visit: Visit) -> None:
+        await self._admitted(visit)
         visit.pin = identity.pin_of(visit.subject, await visit.credentials.pinned())
         endpoint = await visit.credentials.endpoint()
         await self._in_turn(visit, endpoint, _connections(visit.subject), partial(_through, visit))
 
+    async def _admitted(self, guest: Visit | Departure) -> None:
+        """Raise `ServerRefused` where the resource may not go to its server, or not with what it asks for there."""
+        offer = await guest.credentials.server()
+        if offer is not None:
+            guest.subject = policy.applied(offer, guest.subject)
+        elif self._admin_secret_refs is AdminSecretRefs.REFUSED:
+            raise errors.ServerRefused(
+                "This operator takes no server.adminSecretRef (--admin-secret-refs Refused): name a DatabaseServer in "
+                "server.ref"
+            )
+
     async def _in_turn(self, guest: Visit | Departure, endpoint: Endpoint, connections: int, work: Work) -> None:
         """Do the work once the server has room for it; at its end no session is left open."""
         server = self._server(endpoint)
+        if offer := await guest.credentials.server():
+            server.resize(offer.spec.max_connections)
         try:
             async with server.reserve(connections, outages.knock(endpoint, guest.subject)):
                 guest.turn.begun = True
@@ -192,7 +248,7 @@ def _connections(subject: Subject) -> int:
     return 3 if wanted and wanted.tool is ToolName.ALEMBIC else 2
 
 
-async def _error_of(work: Awaitable[None], owner: Owner) -> errors.BootstrapError | None:
+async def _error_of(work: Awaitable[None], owner: object) -> errors.BootstrapError | None:
     """Return what kept a visit from its end; None where it got there."""
     try:
         await work

@@ -37,6 +37,14 @@ class SandboxMode(StrEnum):
     """It can do what the operator can do."""
 
 
+class AdminSecretRefs(StrEnum):
+    """Whether resources may bring an administrator's access of their own."""
+
+    ALLOWED = "Allowed"
+    REFUSED = "Refused"
+    """They use the servers that a platform team offers, and nothing else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """Under which conditions Alembic's revisions run."""
@@ -69,6 +77,7 @@ class Settings:
     watch_secrets: bool = False
     """Needs rights to list and watch all Secrets; without it a Secret that is waited for is asked for."""
     sandbox: Sandbox = Sandbox()
+    admin_secret_refs: AdminSecretRefs = AdminSecretRefs.ALLOWED
     kubeconfig: str | None = None
     context: str | None = None
 
@@ -94,6 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-format", choices=("json", "text"), help="(default: json)")
     add("--watch-secrets", action="store_true", default=None, help="act at once on Secrets; needs list and watch")
     add_sandbox_arguments(parser, default=SandboxMode.SANDBOXED)
+    about = "whether resources may name an admin Secret of their own: Allowed | Refused (default: Allowed)"
+    add("--admin-secret-refs", type=_admin_secret_refs, metavar="WORD", help=about)
     add("--kubeconfig", metavar="FILE", help="(default: the Pod's own access, else KUBECONFIG, else ~/.kube/config)")
     add("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
 
@@ -135,6 +146,7 @@ def from_arguments(arguments: argparse.Namespace, environ: Mapping[str, str]) ->
         log_format=read.value("log_format", _format, defaults.log_format),
         watch_secrets=read.value("watch_secrets", _flag, False),
         sandbox=sandbox_from_arguments(arguments, environ),
+        admin_secret_refs=read.value("admin_secret_refs", _admin_secret_refs, defaults.admin_secret_refs),
         kubeconfig=read.text("kubeconfig"),
         context=read.text("context"),
     )
@@ -203,6 +215,13 @@ def _mode(text: str) -> SandboxMode:
         return SandboxMode(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SandboxMode)}") from None
+
+
+def _admin_secret_refs(text: str) -> AdminSecretRefs:
+    try:
+        return AdminSecretRefs(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(AdminSecretRefs)}") from None
 
 
 def _at_least(least: int, text: str) -> int:

@@ -23,7 +23,7 @@ class Parts:
         self.store = Store()
         self.queue = WorkQueue(workers=1)
         self.library = Library(kube)
-        self.intake = Intake(self.store, self.queue, self.library, Standings(time.monotonic))
+        self.intake = Intake(self.store, Store(), self.queue, self.library, Standings(time.monotonic))
         self.resync = Resync(
             kube=kube, store=self.store, intake=self.intake, library=self.library, namespaces=[namespace]
         )

@@ -15,6 +15,8 @@ PUBLISHED = {
     "dbbootstrap_reconcile_time_seconds": "histogram",
     "dbbootstrap_reconcile_total": "counter",
     "dbbootstrap_resources": "gauge",
+    "dbbootstrap_server_databases": "gauge",
+    "dbbootstrap_server_ready": "gauge",
     "dbbootstrap_servers_away": "gauge",
     "dbbootstrap_workqueue_adds_total": "counter",
     "dbbootstrap_workqueue_depth": "gauge",

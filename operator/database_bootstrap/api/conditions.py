@@ -32,7 +32,7 @@ def derive(
 ) -> tuple[Condition, ...]:
     """Return all conditions at the end of a visit; a condition that is not among them is not true any more."""
     line = in_line(outcomes)
-    pen = _Pen(previous, generation, now)
+    pen = Pen(previous, generation, now)
     return (*_summary(decisive(line), pen), *(_of_stage(outcome, pen) for outcome in line))
 
 
@@ -48,7 +48,7 @@ def progress(
     ended = {outcome.stage: outcome for outcome in in_line(outcomes) if outcome.verdict is Verdict.DONE}
     ahead = [stage for stage in StageName if stage not in ended]
     doing = detail or about or (f"Working on stage {ahead[0]}." if ahead else "Publishing what was done.")
-    pen = _Pen(previous, generation, now)
+    pen = Pen(previous, generation, now)
     summary = (
         pen.write(READY, "Unknown", Reason.PROGRESSING, doing),
         pen.write(RECONCILING, "True", Reason.PROGRESSING, doing),
@@ -90,7 +90,7 @@ def _silent(stage: StageName) -> Outcome:
     return Outcome(stage=stage, verdict=Verdict.RETRY, reason=Reason.INTERNAL_ERROR, message=message)
 
 
-def _summary(failed: Outcome | None, pen: "_Pen") -> Iterator[Condition]:
+def _summary(failed: Outcome | None, pen: "Pen") -> Iterator[Condition]:
     if failed is None:
         yield pen.write(READY, "True", Reason.SUCCEEDED, IN_PLACE)
         return
@@ -101,19 +101,19 @@ def _summary(failed: Outcome | None, pen: "_Pen") -> Iterator[Condition]:
         yield pen.write(RECONCILING, "True", Reason.PROGRESSING_WITH_RETRY, WILL_RETRY)
 
 
-def _of_stage(outcome: Outcome, pen: "_Pen") -> Condition:
+def _of_stage(outcome: Outcome, pen: "Pen") -> Condition:
     # A warning belongs to the state as long as it is true, so it stays visible after its event is gone.
     message = " ".join((outcome.message, *outcome.warnings))
     return pen.write(outcome.stage.condition, TRUTH[outcome.verdict], outcome.reason, message)
 
 
-def _underway(stage: StageName, ended: Outcome | None, doing: str, pen: "_Pen") -> Condition:
+def _underway(stage: StageName, ended: Outcome | None, doing: str, pen: "Pen") -> Condition:
     if ended is not None:
         return _of_stage(ended, pen)
     return pen.write(stage.condition, "Unknown", Reason.PROGRESSING, doing)
 
 
-class _Pen:
+class Pen:
     """Writes conditions of one visit; the time of a transition is that of the last change of `status`."""
 
     def __init__(self, previous: Sequence[Condition], generation: int, now: datetime) -> None:

@@ -1,5 +1,6 @@
 """What all models of the resource have in common: frozen, camelCase in JSON, described, with rules."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -51,3 +52,12 @@ class Model(BaseModel):
         if told:
             schema[VALIDATIONS] = told
         return schema
+
+
+def without_nulls(value: object) -> object:
+    """Return the value without the null fields of its objects: an absent field, as the API server sees it."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [without_nulls(item) for item in value]
+    return value

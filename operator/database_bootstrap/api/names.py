@@ -10,6 +10,12 @@ PLURAL = "databasebootstraps"
 SHORT_NAME = "dbb"
 CATEGORY = "dbbootstrap"
 CRD_NAME = f"{PLURAL}.{GROUP}"
+SERVER_KIND = "DatabaseServer"
+SERVER_LIST_KIND = f"{SERVER_KIND}List"
+SERVER_SINGULAR = "databaseserver"
+SERVER_PLURAL = "databaseservers"
+SERVER_SHORT_NAME = "dbs"
+SERVER_CRD_NAME = f"{SERVER_PLURAL}.{GROUP}"
 
 OPERATOR = "database-bootstrap-operator"
 FIELD_MANAGER = OPERATOR

@@ -1,11 +1,14 @@
-"""The CustomResourceDefinition, made from the models: what `database-bootstrap crd` prints and crds/ holds."""
+"""The CustomResourceDefinitions, made from the models: what `database-bootstrap crd` prints and crds/ holds."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from database_bootstrap.api import names
-from database_bootstrap.api.rules import VALIDATIONS
+from database_bootstrap.api.rules import VALIDATIONS, Rule
+from database_bootstrap.api.server_status import ServerObjectStatus
+from database_bootstrap.api.servers import DatabaseServerSpec
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import ROOT_RULES, Spec
 
@@ -18,12 +21,21 @@ _DROPPED = {"title", "additionalProperties", "$defs"}
 
 
 def render() -> str:
-    """Return the definition as YAML, the same on every run."""
-    return HEADER + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+    """Return the definitions as YAML, the same on every run."""
+    return HEADER + "---\n".join(_dumped(one) for one in (definition(), server_definition()))
+
+
+def render_one(name: str) -> str:
+    """Return the definition of this name, as the file of that name has it."""
+    return HEADER + next(_dumped(one) for one in (definition(), server_definition()) if one["metadata"]["name"] == name)
+
+
+def _dumped(one: dict[str, Any]) -> str:
+    return yaml.dump(one, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
 
 
 def definition() -> dict[str, Any]:
-    """Return the definition as an object."""
+    """Return the definition of DatabaseBootstrap as an object."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -42,19 +54,41 @@ def definition() -> dict[str, Any]:
                 "categories": [names.CATEGORY],
             },
             "scope": "Namespaced",
-            "versions": [_version()],
+            "versions": [_version(_columns(), _resource())],
         },
     }
 
 
-def _version() -> Schema:
+def server_definition() -> dict[str, Any]:
+    """Return the definition of DatabaseServer as an object."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": names.SERVER_CRD_NAME, "labels": {"app.kubernetes.io/name": names.OPERATOR}},
+        "spec": {
+            "group": names.GROUP,
+            "names": {
+                "kind": names.SERVER_KIND,
+                "listKind": names.SERVER_LIST_KIND,
+                "plural": names.SERVER_PLURAL,
+                "singular": names.SERVER_SINGULAR,
+                "shortNames": [names.SERVER_SHORT_NAME],
+                "categories": [names.CATEGORY],
+            },
+            "scope": "Cluster",
+            "versions": [_version(_server_columns(), _server())],
+        },
+    }
+
+
+def _version(columns: list[Schema], resource: Schema) -> Schema:
     return {
         "name": names.VERSION,
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "additionalPrinterColumns": _columns(),
-        "schema": {"openAPIV3Schema": _resource()},
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": resource},
     }
 
 
@@ -73,27 +107,60 @@ def _columns() -> list[Schema]:
     ]
 
 
+def _server_columns() -> list[Schema]:
+    ready = '.status.conditions[?(@.type=="Ready")]'
+    return [
+        _column("Ready", f"{ready}.status", "Whether resources can be served from it."),
+        _column("Reason", f"{ready}.reason", "Why, in one word."),
+        _column("Version", ".status.server.version", "PostgreSQL's version."),
+        _column("Databases", ".status.databases", "How many databases resources have there.", kind="integer"),
+        _column("Host", ".status.server.host", "Where the operator reaches it.", priority=1),
+        _column("Message", f"{ready}.message", "Why, in a sentence.", priority=1),
+        _column("Age", ".metadata.creationTimestamp", "Time since it was made.", kind="date"),
+    ]
+
+
 def _column(name: str, path: str, description: str, *, kind: str = "string", priority: int = 0) -> Schema:
     column = {"name": name, "type": kind, "description": description, "jsonPath": path}
     return column | ({"priority": priority} if priority else {})
 
 
 def _resource() -> Schema:
-    status = structural(Status.model_json_schema())
+    return _object(
+        "A role, a database, its extensions, migrations and first-run data in a PostgreSQL server.",
+        names.KIND,
+        Spec.model_json_schema(),
+        Status.model_json_schema(),
+        rules=ROOT_RULES,
+    )
+
+
+def _server() -> Schema:
+    return _object(
+        "A PostgreSQL server that a platform team offers, and what resources may ask of it.",
+        names.SERVER_KIND,
+        DatabaseServerSpec.model_json_schema(),
+        ServerObjectStatus.model_json_schema(),
+    )
+
+
+def _object(about: str, kind: str, spec: Schema, status: Schema, *, rules: Iterable[Rule] = ()) -> Schema:
+    told = structural(status)
     # Nobody has looked yet: visible to kstatus from the first moment on. A field's own default would appear in every
     # status that leaves it out.
-    del status["properties"]["observedGeneration"]["default"]
+    del told["properties"]["observedGeneration"]["default"]
+    rooted = [rule.told() for rule in rules]
     return {
-        "description": "A role, a database, its extensions, migrations and first-run data in a PostgreSQL server.",
+        "description": about,
         "type": "object",
         "required": ["spec"],
-        VALIDATIONS: [rule.told() for rule in ROOT_RULES],
+        **({VALIDATIONS: rooted} if rooted else {}),
         "properties": {
             "apiVersion": {"description": f"Always {names.API_VERSION}.", "type": "string"},
-            "kind": {"description": f"Always {names.KIND}.", "type": "string"},
+            "kind": {"description": f"Always {kind}.", "type": "string"},
             "metadata": {"type": "object"},
-            "spec": structural(Spec.model_json_schema()),
-            "status": status | {"default": {"observedGeneration": -1}},
+            "spec": structural(spec),
+            "status": told | {"default": {"observedGeneration": -1}},
         },
     }
 
@@ -106,7 +173,7 @@ def structural(schema: Schema) -> Schema:
 def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
     whole = _resolved(node, definitions)
     result = {key: value for key, value in whole.items() if key not in _DROPPED}
-    if result.get("default", ...) in (None, []):
+    if result.get("default", ...) in (None, [], {}):
         # Absent and empty are the same to us, and a default would be written into everybody's object.
         del result["default"]
     if "description" in result:
@@ -115,6 +182,10 @@ def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
         result["properties"] = {name: _structural(it, definitions) for name, it in result["properties"].items()}
     if "items" in result:
         result["items"] = _structural(result["items"], definitions)
+    if isinstance(
+        values := whole.get("additionalProperties"), dict
+    ):  # A map; elsewhere it says that there are no more.
+        result["additionalProperties"] = _structural(values, definitions)
     if VALIDATIONS in result:
         result[VALIDATIONS] = [{"rule": rule["rule"], "message": rule["message"]} for rule in result[VALIDATIONS]]
     if result.get("type") == "integer":

@@ -8,6 +8,7 @@ from pydantic import Field
 from database_bootstrap.api import rules
 from database_bootstrap.api.models import IDENTIFIER, OBJECT_NAME, Model, Whole
 from database_bootstrap.api.rules import Immutable, Rule, Unique
+from database_bootstrap.api.servers import ServerRef
 
 _CONNECTIONS = Field(ge=3, le=262_143)
 """The operator itself may need three; the other end is what PostgreSQL can count."""
@@ -39,8 +40,18 @@ class AdminSecretRef(Model):
 class ServerSpec(Model):
     """A PostgreSQL server, 15 or newer."""
 
-    admin_secret_ref: AdminSecretRef
+    obeys: ClassVar = (
+        Rule(
+            cel="has(self.adminSecretRef) != has(self.ref)",
+            message="`server` must hold exactly one of `adminSecretRef` and `ref`",
+            holds=lambda server: (server.admin_secret_ref is None) != (server.ref is None),
+        ),
+    )
+
+    admin_secret_ref: AdminSecretRef | None = None
     """The administrator's access: a superuser, or a role with CREATEROLE and CREATEDB."""
+    ref: ServerRef | None = None
+    """A server that a platform team offers as a DatabaseServer, with rules on what may be asked for."""
 
 
 class PasswordSecretRef(Model):

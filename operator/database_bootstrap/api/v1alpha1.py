@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from database_bootstrap.api import names, refusals, rules
 from database_bootstrap.api.access import AccessLevel, AccessSpec, ConnectionSecretSpec
-from database_bootstrap.api.models import DAY_SECONDS, IDENTIFIER, Flag, Model, Whole
+from database_bootstrap.api.models import DAY_SECONDS, IDENTIFIER, Flag, Model, Whole, without_nulls
 from database_bootstrap.api.rules import Rule, Unique
 from database_bootstrap.api.seeds import SeedPolicy, SeedSpec
 from database_bootstrap.api.sources import INLINE_CHARACTERS, ConfigMapRef, InlineFile, SourceSpec
@@ -93,7 +93,8 @@ def _inline_characters(spec: "Spec") -> int:
 
 def _secrets_in_use(spec: "Spec") -> set[str]:
     password = spec.role.password_secret_ref
-    return {spec.server.admin_secret_ref.name} | ({password.name} if password else set())
+    admin = spec.server.admin_secret_ref
+    return {reference.name for reference in (admin, password) if reference}
 
 
 class MigrationsSpec(Model):
@@ -175,7 +176,8 @@ class Spec(Model):
             holds=lambda spec: _inline_characters(spec) <= INLINE_CHARACTERS,
         ),
         Rule(
-            cel="!has(self.connectionSecret) || (self.connectionSecret.name != self.server.adminSecretRef.name && "
+            cel="!has(self.connectionSecret) || ((!has(self.server.adminSecretRef) || "
+            "self.connectionSecret.name != self.server.adminSecretRef.name) && "
             "(!has(self.role.passwordSecretRef) || self.connectionSecret.name != self.role.passwordSecretRef.name))",
             message="`connectionSecret.name` must not be a Secret that the resource reads: the operator writes it",
             holds=lambda spec: (
@@ -285,12 +287,3 @@ def refuse_change(new: Spec, old: Spec) -> None:
     broken = [rule.message for now, was in pairs for rule in now.immutable if not rule.holds(now, was)]
     if broken:
         raise SpecRejected("; ".join(broken))
-
-
-def without_nulls(value: object) -> object:
-    """Return the value without the null fields of its objects: an absent field, as the API server sees it."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [without_nulls(item) for item in value]
-    return value

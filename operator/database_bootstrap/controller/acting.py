@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from database_bootstrap import metrics
 from database_bootstrap.controller import handlers
 from database_bootstrap.controller.absence import Absence
+from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.controller.handlers import Login
 from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.resync import Resync
+from database_bootstrap.controller.server_visits import ServerVisits
 from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
-from database_bootstrap.controller.visits import Cluster, Line, Visits
+from database_bootstrap.controller.visits import Line, Visits
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.recorder import Recorder
@@ -43,10 +45,11 @@ class Acting:
         settings, cluster = means.settings, means.cluster
         self._namespaces = settings.namespaces
         self._store = Store()
+        servers = Store()
         self._queue = WorkQueue(settings.workers)
         library = Library(cluster.kube)
         standings = Standings(time.monotonic)
-        intake = Intake(self._store, self._queue, library, standings)
+        intake = Intake(self._store, servers, self._queue, library, standings)
         self._absence = Absence(cluster.kube, settings.namespaces)
         self._visits = Visits(
             cluster=cluster,
@@ -58,11 +61,20 @@ class Acting:
             intake=intake,
             library=library,
             recorder=means.recorder,
+            servers=ServerVisits(
+                cluster=cluster, line=means.line, store=servers, standings=standings, queue=self._queue, intake=intake
+            ),
         )
         self._resync = Resync(
-            kube=cluster.kube, store=self._store, intake=intake, library=library, namespaces=settings.namespaces
+            kube=cluster.kube,
+            store=self._store,
+            intake=intake,
+            library=library,
+            namespaces=settings.namespaces,
+            servers=servers if cluster.watches_servers else None,
         )
-        self._handlers = handlers.registry(intake, means.login, watch_secrets=settings.watch_secrets)
+        watched = {"watch_secrets": settings.watch_secrets, "watch_servers": cluster.watches_servers}
+        self._handlers = handlers.registry(intake, means.login, **watched)
         self._end_watching = asyncio.Event()
         self.watching = asyncio.Event()
         """Set once kopf is up."""

@@ -91,7 +91,9 @@ def is_undefined(error: BaseException | None) -> bool:
     return getattr(error, "status", None) == HTTPStatus.NOT_FOUND  # kopf publishes none of its errors.
 
 
-def registry(intake: Intake, login: Login, *, watch_secrets: bool) -> kopf.OperatorRegistry:
+def registry(
+    intake: Intake, login: Login, *, watch_secrets: bool, watch_servers: bool = False
+) -> kopf.OperatorRegistry:
     """Return what kopf has to call, and for which objects."""
     handlers = kopf.OperatorRegistry()
 
@@ -110,6 +112,11 @@ def registry(intake: Intake, login: Login, *, watch_secrets: bool) -> kopf.Opera
     async def secret(event: kopf.RawEvent, **_: Any) -> None:
         intake.secret(event["type"], event["object"])
 
+    async def server(event: kopf.RawEvent, **_: Any) -> None:
+        intake.server(event["type"], event["object"])
+
+    if watch_servers:
+        kopf.on.event(names.GROUP, names.VERSION, names.SERVER_PLURAL, registry=handlers)(server)
     if watch_secrets:
         kopf.on.event("", "v1", "secrets", registry=handlers)(secret)
     return handlers

@@ -10,7 +10,7 @@ from database_bootstrap import logs, metrics
 from database_bootstrap.api.status import parse_status
 from database_bootstrap.controller import reporting
 from database_bootstrap.controller.standing import Standings
-from database_bootstrap.controller.store import News, Reference, Store
+from database_bootstrap.controller.store import News, Reference, Store, server_named
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.resource import Key, Resource, resource_of
@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 class Intake:
     """Fills the store, and queues the keys that something follows for."""
 
-    def __init__(self, store: Store, queue: WorkQueue, library: Library, standings: Standings) -> None:
+    def __init__(self, store: Store, servers: Store, queue: WorkQueue, library: Library, standings: Standings) -> None:
         self._store = store
+        self._servers = servers
         self._queue = queue
         self._library = library
         self._standings = standings
@@ -40,6 +41,40 @@ class Intake:
             self.gone(resource.key, resource.uid)
         else:
             self.follow(resource.key, self._store.see(resource))
+
+    def server(self, kind: str | None, raw: Mapping[str, Any]) -> None:
+        """Take in a DatabaseServer; those who refer to it are visited where what it says has changed."""
+        resource = resource_of(raw)
+        key, before = resource.key, self._servers.get(resource.key)
+        if kind == "DELETED":
+            self.server_gone(key, resource.uid)
+            return
+        self.follow_server(key, self._servers.see(resource))
+        is_news = before is None or (before.uid, before.generation) != (resource.uid, resource.generation)
+        if is_news and kind is not None:  # None: it was there before the operator was.
+            self._wake(server_named(key.name))
+
+    def server_gone(self, key: Key, uid: str) -> None:
+        """Forget a DatabaseServer that is not there any more; who refers to it is told."""
+        if self._servers.remove(key, uid):
+            self.forget_server(key)
+            self._wake(server_named(key.name))
+
+    def follow_server(self, key: Key, news: News) -> None:
+        """Have a DatabaseServer looked at where a version of it asks for that."""
+        match news:
+            case News.WORK | News.FIRST_SIGHT:
+                self._queue.forget(key)
+                self._standings.begin_anew(key)
+                self._queue.add(key)
+            case News.FOREIGN_STATUS:
+                self._queue.retry(key)
+
+    def forget_server(self, key: Key) -> None:
+        """Look at a DatabaseServer no more."""
+        self._queue.drop(key)
+        self._standings.forget(key)
+        metrics.forget_server(key.name)
 
     def config_map(self, kind: str | None, raw: Mapping[str, Any]) -> None:
         """Take in a ConfigMap that is watched."""
@@ -93,6 +128,9 @@ class Intake:
         return wait if wait <= interval else random.uniform(0, interval)  # noqa: S311 spreads, hides nothing
 
     def _wake(self, reference: Reference) -> None:
+        for key in self._servers.referring(reference):
+            self._queue.add(key)
+            self._wake(server_named(key.name))
         for key in self._store.referring(reference):
             self._standings.begin_anew(key)
             self._queue.add(key)

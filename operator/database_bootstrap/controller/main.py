@@ -20,7 +20,11 @@ def run(settings: Settings) -> int:
     logs.set_up(settings.log_level, settings.log_format, sys.stderr)
     confinement.hide()
     _tell_of(settings.sandbox)
-    engine = Engine(max_connections=settings.max_connections, sandbox=settings.sandbox)
+    engine = Engine(
+        max_connections=settings.max_connections,
+        sandbox=settings.sandbox,
+        admin_secret_refs=settings.admin_secret_refs,
+    )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             return runner.run(start.operate(settings, engine))

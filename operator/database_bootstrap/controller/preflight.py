@@ -8,7 +8,7 @@ from database_bootstrap.api import names
 from database_bootstrap.errors import AccessDenied, BootstrapError, ClusterUnavailable
 from database_bootstrap.kube import access
 from database_bootstrap.kube.access import Right
-from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, EVENTS, LEASES, SECRETS, Kube
+from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, EVENTS, LEASES, SECRETS, SERVERS, Kube
 from database_bootstrap.settings import Settings
 
 UNREACHABLE_SECONDS = 30.0
@@ -17,9 +17,14 @@ REFUSED_SECONDS = 3.0
 """For definition and rights that are applied at the same moment as the operator, or that the API server just loads."""
 PAUSE_SECONDS = 0.5
 UNDEFINED = (
-    f"The API server does not know {names.KIND} ({names.API_VERSION}): apply the CustomResourceDefinition "
-    f"{names.CRD_NAME} first (`database-bootstrap crd | kubectl apply --server-side -f -`)."
+    f"The API server does not know {names.KIND} and {names.SERVER_KIND} ({names.API_VERSION}): apply the "
+    f"CustomResourceDefinitions {names.CRD_NAME} and {names.SERVER_CRD_NAME} first "
+    "(`database-bootstrap crd | kubectl apply --server-side -f -`)."
 )
+
+WATCH_SERVERS = tuple(Right(verb, SERVERS) for verb in ("get", "list", "watch"))
+TELL_OF_SERVERS = Right("patch", SERVERS, "status")
+"""Where the operator serves the whole cluster it must have these; elsewhere it does without."""
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +71,18 @@ async def _check(kube: Kube, settings: Settings) -> str:
     return settings.cluster_id or await _cluster_uid(kube)
 
 
+async def server_rights(kube: Kube) -> tuple[bool, bool]:
+    """Return whether the operator may watch DatabaseServers, and whether it may write their status."""
+    lacking = await access.missing(kube, (*WATCH_SERVERS, TELL_OF_SERVERS), None)
+    return not set(WATCH_SERVERS) & set(lacking), TELL_OF_SERVERS not in lacking
+
+
 async def _check_rights(kube: Kube, settings: Settings) -> None:
     for namespace in settings.namespaces or (None,):
         lacking = await access.missing(kube, rights(watch_secrets=settings.watch_secrets), namespace)
         _refuse(lacking, f"in namespace {namespace}" if namespace else "in all namespaces")
+    if not settings.namespaces:
+        _refuse(await access.missing(kube, (*WATCH_SERVERS, TELL_OF_SERVERS), None), "in the cluster")
     if settings.leader_elect:
         place = lease_namespace(settings)
         wanted = (Right(verb, LEASES) for verb in ("get", "create", "update"))

@@ -150,7 +150,8 @@ def _says_nothing_new(before: Status, resource: Resource, report: Report) -> boo
 def _is_about_a_secret(outcome: Outcome) -> bool:
     if outcome.reason is Reason.NOT_OWNED:
         return outcome.stage is StageName.CONNECTION  # Elsewhere it is a role or a database.
-    return outcome.reason in {Reason.REFERENCE_REJECTED, Reason.PASSWORD_LOST}
+    # A namespace's labels, which a DatabaseServer may ask for, change as quietly as a Secret does.
+    return outcome.reason in {Reason.REFERENCE_REJECTED, Reason.PASSWORD_LOST, Reason.SERVER_REFUSED}
 
 
 def _trouble(said: Sequence[Condition]) -> tuple[str, str] | None:

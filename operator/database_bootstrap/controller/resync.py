@@ -11,7 +11,7 @@ from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.store import Store
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.kube import client
-from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, METADATA_LIST, Kind, Kube
+from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, METADATA_LIST, SERVERS, Kind, Kube
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.resource import Key
 
@@ -30,6 +30,8 @@ class Resync:
     library: Library
     namespaces: Sequence[str]
     """Empty: all."""
+    servers: Store | None = None
+    """The DatabaseServers; None where they are not watched."""
 
     async def run(self) -> None:
         """Look every ten to fifteen minutes."""
@@ -47,10 +49,21 @@ class Resync:
         there = await self._listed(BOOTSTRAPS, "")
         for namespace, name, uid in known - there:
             self.intake.gone(Key(namespace, name), uid)
+        await self._look_at_servers()
         watched = self.library.watched()
         labelled = await self._listed(CONFIG_MAPS, f"{names.LABEL_WATCH}=true")
         for namespace, name in watched - {(namespace, name) for namespace, name, _ in labelled}:
             self.library.note(namespace, name, None)
+
+    async def _look_at_servers(self) -> None:
+        if self.servers is None:
+            return
+        known = self.servers.known()
+        there: set[tuple[str, str, str]] = set()
+        async for page in self.kube.pages(SERVERS, None, query={}, accept=METADATA_LIST):
+            there.update(_named(item["metadata"]) for item in page["items"] or ())
+        for namespace, name, uid in known - there:
+            self.intake.server_gone(Key(namespace, name), uid)
 
     async def _listed(self, kind: Kind, selector: str) -> set[tuple[str, str, str]]:
         found: set[tuple[str, str, str]] = set()
@@ -62,4 +75,4 @@ class Resync:
 
 
 def _named(metadata: dict[str, str]) -> tuple[str, str, str]:
-    return metadata["namespace"], metadata["name"], metadata["uid"]
+    return metadata.get("namespace", ""), metadata["name"], metadata["uid"]

@@ -15,8 +15,9 @@ from database_bootstrap import metrics
 from database_bootstrap.api import names
 from database_bootstrap.controller import handlers, preflight
 from database_bootstrap.controller.acting import Acting, Means
+from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.controller.health import Health
-from database_bootstrap.controller.visits import Cluster, Line
+from database_bootstrap.controller.visits import Line
 from database_bootstrap.kube import access
 from database_bootstrap.kube.lease import Elector
 from database_bootstrap.kube.recorder import Recorder
@@ -80,7 +81,16 @@ async def operate(settings: Settings, line: LivingLine) -> int:
         cluster_id = await _unless(stop, preflight.check(kube, settings))
         if cluster_id is None:
             return ENDED_WELL
-        cluster = Cluster(kube=kube, id=cluster_id, is_around=access.in_cluster(settings.kubeconfig, settings.context))
+        watches, tells = await preflight.server_rights(kube)
+        if not watches:
+            log.info("DatabaseServers are read one by one: the operator may not list and watch them")
+        cluster = Cluster(
+            kube=kube,
+            id=cluster_id,
+            is_around=access.in_cluster(settings.kubeconfig, settings.context),
+            watches_servers=watches,
+            tells_of_servers=watches and tells,
+        )
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         means = Means(
             settings=settings,

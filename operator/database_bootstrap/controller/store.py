@@ -1,6 +1,6 @@
-"""The newest version of each resource, and which resources refer to a Secret or a ConfigMap."""
+"""The newest version of each resource, and which resources refer to a Secret, a ConfigMap or a DatabaseServer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class News(Enum):
 
 
 class Reference(NamedTuple):
-    """A Secret or a ConfigMap that a resource refers to."""
+    """A Secret, a ConfigMap or a DatabaseServer that a resource refers to."""
 
     plural: str
     namespace: str
@@ -154,9 +154,27 @@ def _wants_more(before: Resource, now: Resource) -> bool:
     return now.generation != before.generation or now.annotations != before.annotations
 
 
+def server_named(name: str) -> Reference:
+    """Return what refers to a DatabaseServer."""
+    return Reference("databaseservers", "", name)
+
+
 def _references(resource: Resource) -> Iterator[Reference]:
+    return _references_of_server(resource.spec) if resource.key.is_server else _references_of_bootstrap(resource)
+
+
+def _references_of_server(spec: Mapping[str, Any]) -> Iterator[Reference]:
+    for path in (("adminSecretRef",), ("tls", "caSecretRef"), ("tls", "caConfigMapRef")):
+        if isinstance(found := _at(spec, *path), dict):
+            plural = "configmaps" if path[-1] == "caConfigMapRef" else "secrets"
+            yield Reference(plural, str(found.get("namespace")), str(found.get("name")))
+
+
+def _references_of_bootstrap(resource: Resource) -> Iterator[Reference]:
     namespace, name = resource.key
     spec = resource.spec
+    if isinstance(server := _at(spec, "server", "ref", "name"), str):
+        yield server_named(server)
     for path in (("server", "adminSecretRef", "name"), ("role", "passwordSecretRef", "name")):
         secret = _at(spec, *path)
         if isinstance(secret, str):

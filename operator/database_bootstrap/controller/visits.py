@@ -13,16 +13,17 @@ from database_bootstrap.api.outcomes import Outcome, Reason
 from database_bootstrap.api.status import Status, parse_status
 from database_bootstrap.controller import reporting
 from database_bootstrap.controller.absence import Absence
+from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.controller.departures import Departures, Undertaker
 from database_bootstrap.controller.intake import INTERVAL_SECONDS, Intake
 from database_bootstrap.controller.reporting import Next
+from database_bootstrap.controller.server_visits import Inspector, ServerVisits
 from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.errors import BootstrapError, ClusterUnavailable
 from database_bootstrap.kube import finalizer
 from database_bootstrap.kube import status as statuses
-from database_bootstrap.kube.client import Kube
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.recorder import Recorder
 from database_bootstrap.kube.references import References
@@ -36,22 +37,12 @@ SUSPENDED = "Suspended"
 log = logging.getLogger(__name__)
 
 
-class Line(Undertaker, Protocol):
-    """What makes a subject true, and what drops it: the engine."""
+class Line(Undertaker, Inspector, Protocol):
+    """What makes a subject true, what drops it, and what looks at servers: the engine."""
 
     async def reconcile(self, subject: Subject, surroundings: Surroundings, progress: Progress) -> Report:
         """Make the subject true, and say how it went."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Where the operator is."""
-
-    kube: Kube
-    id: str
-    is_around: bool
-    """The operator runs in the cluster that it serves, and resolves its Services."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +58,7 @@ class Visits:
     intake: Intake
     library: Library
     recorder: Recorder
+    servers: ServerVisits
 
     async def visit(self, key: Key) -> None:
         """Visit a resource, tell what came of it, and set the time of the next visit.
@@ -86,6 +78,9 @@ class Visits:
             raise
 
     async def _visit(self, key: Key) -> None:
+        if key.is_server:
+            await self.servers.visit(key)
+            return
         resource = self.store.get(key)
         if resource is None or resource.is_let_go:
             return
@@ -149,7 +144,13 @@ class Visits:
             status=parse_status(resource.status),
             annotations=resource.annotations,
         )
-        return subject, References(self.cluster.kube, self.library, resource, in_cluster=self.cluster.is_around)
+        return subject, References(
+            self.cluster.kube,
+            self.library,
+            resource,
+            in_cluster=self.cluster.is_around,
+            offered=lambda name: self.servers.store.get(Key("", name)),
+        )
 
     async def _progress(self, resource: Resource, outcomes: Sequence[Outcome], facts: Facts) -> None:
         told = (outcomes, facts)

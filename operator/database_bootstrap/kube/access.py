@@ -105,7 +105,7 @@ async def cluster_uid(kube: Kube) -> str:
 
 
 async def is_served(kube: Kube) -> bool:
-    """Return whether the API knows our kind."""
+    """Return whether the API knows our kinds."""
     try:
         served = await kube.send(Call(verb="get", kind=Kind(names.GROUP, names.VERSION, "")))
     except client.NotFoundError:
@@ -114,7 +114,7 @@ async def is_served(kube: Kube) -> bool:
     groups = await kube.send(Call(verb="get", kind=client.GROUPS))
     if not any(each["name"] == names.GROUP for each in groups["groups"]):
         return False
-    return any(each["name"] == names.PLURAL for each in served["resources"])
+    return {names.PLURAL, names.SERVER_PLURAL} <= {each["name"] for each in served["resources"]}
 
 
 async def missing(kube: Kube, rights: Iterable[Right], namespace: str | None) -> tuple[Right, ...]:

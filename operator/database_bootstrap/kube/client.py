@@ -66,6 +66,7 @@ LEASES = Kind("coordination.k8s.io", "v1", "leases")
 ACCESS_REVIEWS = Kind("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 DEFINITIONS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 BOOTSTRAPS = Kind(names.GROUP, names.VERSION, names.PLURAL)
+SERVERS = Kind(names.GROUP, names.VERSION, names.SERVER_PLURAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,30 +1,92 @@
 """What one resource refers to, read from the cluster it lives in."""
 
 import base64
+from collections.abc import Callable, Mapping
 
 from database_bootstrap.api.binding import Connection
+from database_bootstrap.api.servers import LabelSelector, parse_server
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
+from database_bootstrap.errors import ReferenceNotFound, ServerRefused, SpecRejected
 from database_bootstrap.kube import binding, client
-from database_bootstrap.kube.client import SECRETS, Kube
+from database_bootstrap.kube.client import CONFIG_MAPS, METADATA_ONLY, NAMESPACES, SECRETS, SERVERS, Kube
 from database_bootstrap.kube.library import Library
-from database_bootstrap.kube.resource import Resource
-from database_bootstrap.stages.surroundings import KeptSecret
+from database_bootstrap.kube.resource import Resource, resource_of
+from database_bootstrap.stages.surroundings import KeptSecret, SharedServer
+
+Offered = Callable[[str], Resource | None]
+"""Returns a DatabaseServer as a watch has shown it, or None where it has shown none."""
 
 
-class References:
-    """The surroundings of one resource: Secrets are read anew each time and never kept."""
+def _nothing(_: str) -> Resource | None:
+    """Return nothing: there is no watch."""
 
-    def __init__(self, kube: Kube, library: Library, resource: Resource, *, in_cluster: bool) -> None:
+
+class Estate:
+    """What belongs to the platform team, read from the cluster; Secrets are read anew each time and never kept."""
+
+    def __init__(self, kube: Kube, namespace: str, *, in_cluster: bool) -> None:
         self._kube = kube
-        self._library = library
-        self._namespace = resource.key.namespace
-        self._owner = (resource.key, resource.uid)
+        self._namespace = namespace
         self._in_cluster = in_cluster
 
-    def qualify(self, host: str) -> str:
-        """Return the host as this process can resolve it: a Service's bare name is looked for where the resource is."""
+    def qualify(self, host: str, namespace: str | None = None) -> str:
+        """Return the host as this process can resolve it: a Service's bare name is looked for in the namespace."""
         bare = host and not set(".:/") & set(host) and host != "localhost"
-        return f"{host}.{self._namespace}.svc" if bare and self._in_cluster else host
+        return f"{host}.{namespace or self._namespace}.svc" if bare and self._in_cluster else host
+
+    async def secret_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Return what a Secret holds, or None where there is none."""
+        try:
+            raw = await self._kube.get(SECRETS, namespace, name)
+        except client.NotFoundError:
+            return None
+        return {key: base64.b64decode(value) for key, value in (raw.get("data") or {}).items()}
+
+    async def config_map_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Return what a ConfigMap holds, or None where there is none."""
+        try:
+            raw = await self._kube.get(CONFIG_MAPS, namespace, name)
+        except client.NotFoundError:
+            return None
+        return {key: value.encode() for key, value in (raw.get("data") or {}).items()}
+
+
+class References(Estate):
+    """The surroundings of one resource."""
+
+    def __init__(
+        self, kube: Kube, library: Library, resource: Resource, *, in_cluster: bool, offered: Offered = _nothing
+    ) -> None:
+        """Take the word of `offered` for what a DatabaseServer is, where it knows it."""
+        super().__init__(kube, resource.key.namespace, in_cluster=in_cluster)
+        self._offered = offered
+        self._library = library
+        self._owner = (resource.key, resource.uid)
+
+    async def server(self, name: str) -> SharedServer:
+        """Return the server that a platform team offers; raise `ReferenceNotFound` where there is none."""
+        found = self._offered(name) or await self._find_server(name)
+        try:
+            spec = parse_server(found.spec)
+        except SpecRejected as error:
+            raise ServerRefused(f"DatabaseServer {name} cannot be used: {error}") from None
+        # Whether nobody or everybody is admitted takes no labels.
+        is_asked_for = spec.allowed_namespaces is not None and spec.allowed_namespaces != LabelSelector()
+        return SharedServer(name=name, spec=spec, labels=await self._labels() if is_asked_for else {})
+
+    async def _find_server(self, name: str) -> Resource:
+        try:
+            return resource_of(await self._kube.get(SERVERS, None, name))
+        except client.NotFoundError:
+            raise ReferenceNotFound(f"DatabaseServer {name} is not there; it is waited for (server.ref)") from None
+
+    async def _labels(self) -> Mapping[str, str]:
+        """Return the labels of the resource's namespace; they are read each time, as a right taken away must count."""
+        try:
+            found = await self._kube.get(NAMESPACES, None, self._namespace, accept=METADATA_ONLY)
+        except client.NotFoundError:
+            raise ReferenceNotFound(f"Namespace {self._namespace} is not there any more") from None
+        return dict(found["metadata"].get("labels") or {})
 
     async def secret(self, name: str) -> KeptSecret | None:
         """Return the Secret, or None where there is none."""

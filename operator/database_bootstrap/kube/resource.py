@@ -1,4 +1,4 @@
-"""A DatabaseBootstrap as the API server keeps it: what the operator needs of it, and no more."""
+"""A DatabaseBootstrap or DatabaseServer as the API server keeps it: what the operator needs of it, and no more."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,16 @@ class Key(NamedTuple):
     """What a resource is called; after a deletion the next one may be called the same."""
 
     namespace: str
+    """Empty for a DatabaseServer, which is in none."""
     name: str
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a DatabaseServer."""
+        return not self.namespace
+
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,7 @@ def resource_of(raw: Mapping[str, Any]) -> Resource:
     metadata = raw["metadata"]
     annotations = metadata.get("annotations") or {}
     return Resource(
-        key=Key(metadata["namespace"], metadata["name"]),
+        key=Key(metadata.get("namespace", ""), metadata["name"]),
         uid=metadata["uid"],
         version=metadata["resourceVersion"],
         generation=metadata["generation"],

@@ -6,7 +6,7 @@ from typing import Any
 from database_bootstrap.api import names
 from database_bootstrap.errors import ClusterUnavailable
 from database_bootstrap.kube import client
-from database_bootstrap.kube.client import APPLY, BOOTSTRAPS, Call, Kube
+from database_bootstrap.kube.client import APPLY, BOOTSTRAPS, SERVERS, Call, Kind, Kube
 from database_bootstrap.kube.resource import Resource, resource_of
 
 ATTEMPTS = 5
@@ -36,7 +36,7 @@ async def write(kube: Kube, resource: Resource, status: Mapping[str, Any]) -> Re
 async def read(kube: Kube, resource: Resource) -> Resource | None:
     """Return the resource as it is now; None where it is gone, or another one has its name."""
     try:
-        found = resource_of(await kube.get(BOOTSTRAPS, resource.key.namespace, resource.key.name))
+        found = resource_of(await kube.get(_kind(resource), resource.key.namespace, resource.key.name))
     except client.NotFoundError:
         return None
     return found if found.uid == resource.uid else None
@@ -50,14 +50,14 @@ def differs(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 async def _apply(kube: Kube, resource: Resource, status: Mapping[str, Any]) -> Resource:
     body = {
         "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
+        "kind": names.SERVER_KIND if resource.key.is_server else names.KIND,
         "metadata": {"name": resource.key.name, "resourceVersion": resource.version},
         "status": status,
     }
     reply = await kube.send(
         Call(
             verb="patch",
-            kind=BOOTSTRAPS,
+            kind=_kind(resource),
             namespace=resource.key.namespace,
             name=resource.key.name,
             subresource="status",
@@ -67,6 +67,10 @@ async def _apply(kube: Kube, resource: Resource, status: Mapping[str, Any]) -> R
         )
     )
     return resource_of(reply)
+
+
+def _kind(resource: Resource) -> Kind:
+    return SERVERS if resource.key.is_server else BOOTSTRAPS
 
 
 def _without_times(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Budget:
     """
 
     def __init__(self, limit: int) -> None:
-        self._free = limit
+        self._limit = self._free = limit
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
@@ -37,6 +37,12 @@ class Budget:
         finally:
             self._free += count
             self._grant()
+
+    def resize(self, limit: int) -> None:
+        """Lend so many from now on; what is lent already comes back first."""
+        self._free += limit - self._limit
+        self._limit = limit
+        self._grant()
 
     def send_away(self, error: Callable[[], BootstrapError]) -> None:
         """Let nobody wait any longer."""

@@ -33,6 +33,8 @@ class Login:
     password: str = field(repr=False)
     database: str
     application_name: str = "dbbootstrap"
+    server: str | None = None
+    """The DatabaseServer whose administrator this is: what goes wrong with it is no tenant's business."""
 
     def to(self, database: str) -> "Login":
         """Return the same credentials for another database of the server."""

@@ -62,6 +62,10 @@ class Server:
         """The outage of this kind, while there is one."""
         return self._outages.get(kind)
 
+    def resize(self, max_connections: int) -> None:
+        """Allow so many connections at once from now on."""
+        self._budget.resize(max_connections)
+
     @asynccontextmanager
     async def reserve(self, connections: int, knock: Ask) -> AsyncIterator[None]:
         """Wait in line for connections; raise `ServerUnreachable` at once while the server is away.

@@ -4,6 +4,7 @@ import psycopg
 
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import sqlstate_of_refusal
+from database_bootstrap.postgres.login import Login
 
 _PASSING: dict[str, type[errors.BootstrapError]] = {
     "08": errors.ServerUnreachable,  # connection_exception
@@ -60,9 +61,16 @@ def _is_race(error: psycopg.Error) -> bool:
     return error.sqlstate == "23505" and error.diag.schema_name == "pg_catalog"
 
 
-def refusal_of(error: psycopg.OperationalError, who: str, where: str) -> errors.BootstrapError:
+def refusal_of(error: psycopg.OperationalError, login: Login) -> errors.BootstrapError:
     """Return our error for an administrator's login that failed."""
+    who, where = login.user, str(login.endpoint)
     state = sqlstate_of_refusal(error)
+    if login.server and state and (state.startswith("28") or state == "3D000"):
+        kind = errors.ReferenceRejected if state == "3D000" else errors.AdminLoginRefused
+        return kind(
+            f"{where} refuses the administrator of DatabaseServer {login.server} (SQLSTATE {state}); whoever runs it "
+            "finds more in its own status"
+        )
     if state is None:
         return errors.ServerUnreachable(f"No session at {where} as {who}: {plain(error)}")
     if state.startswith("28"):
@@ -74,8 +82,7 @@ def refusal_of(error: psycopg.OperationalError, who: str, where: str) -> errors.
         return errors.ReferenceRejected(f"The admin Secret names a database that {where} does not have")
     if state == "53300":
         return errors.ServerBusy(f"{where} has no connection left (SQLSTATE 53300)", login="administrator")
-    kind = passing(state) or errors.ServerUnreachable
-    return kind(f"{where} accepts no session now (SQLSTATE {state})")
+    return (passing(state) or errors.ServerUnreachable)(f"{where} accepts no session now (SQLSTATE {state})")
 
 
 def plain(error: psycopg.OperationalError) -> str:

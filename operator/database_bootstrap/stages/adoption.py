@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import Adoption
 from database_bootstrap.postgres.ownership import Mark, mark_in
-from database_bootstrap.stages import catalogue, creation, identity
+from database_bootstrap.stages import catalogue, creation, identity, policy
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database, Inside, Tables
 from database_bootstrap.stages.claims import may_take, not_owned
@@ -109,7 +109,7 @@ def check(visit: Visit, found: Survey) -> None:
     _check_powers(found)
     for name, mark in found.marks:
         if not may_take(visit, mark):
-            raise not_owned(f'Role "{found.candidate.name}", whose database "{name}" is marked already,', mark)
+            raise not_owned(visit, f'Role "{found.candidate.name}", whose database "{name}" is marked already,', mark)
     identity.check(visit.subject, visit.pin, found.database, found.inside)
     if is_ours_by_ledger(visit, found):
         return
@@ -140,11 +140,18 @@ def _check_powers(found: Survey) -> None:
         )
 
 
+def _check_wanted(visit: Visit, exists: str, field: str) -> None:
+    """Raise where nothing is to be adopted, by the resource's own word or by that of its server."""
+    if visit.subject.adoption_refused_by:
+        raise policy.adoption_refusal(visit.subject.adoption_refused_by, exists)
+    if visit.spec.adoption is Adoption.NEVER:
+        raise errors.NotOwned(f"{exists}, as spec.adoption is Never. Choose another {field}")
+
+
 def _check_possession(visit: Visit, found: Survey) -> None:
     name, secret = found.candidate.name, visit.spec.role.password_secret_ref
     exists = f'Role "{name}" exists and was not made by this operator; it is left alone'
-    if visit.spec.adoption is Adoption.NEVER:
-        raise errors.NotOwned(f"{exists}, as spec.adoption is Never. Choose another role.name")
+    _check_wanted(visit, exists, "role.name")
     if secret is None:
         raise errors.NotOwned(
             f"{exists}. To have it adopted, write its password into a Secret and name that in role.passwordSecretRef; "
@@ -189,8 +196,7 @@ def check_database(visit: Visit, database: Database, authority: Authority | None
     role, owner, quoted = visit.spec.role.name, database.owner, f'Database "{database.name}"'
     hand_over = f'ALTER DATABASE "{database.name}" OWNER TO "{role}"'
     exists = f"{quoted} exists and was not made by this operator; it is left alone"
-    if visit.spec.adoption is Adoption.NEVER:
-        raise errors.NotOwned(f"{exists}, as spec.adoption is Never. Choose another database.name")
+    _check_wanted(visit, exists, "database.name")
     creation.check(visit.spec.database, database)
     if owner == role:
         return

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from database_bootstrap import errors
-from database_bootstrap.api import names
 from database_bootstrap.postgres.ownership import Mark, Origin
-from database_bootstrap.stages import identity
+from database_bootstrap.stages import identity, policy
 from database_bootstrap.stages.visit import Visit
 
 
@@ -31,7 +30,7 @@ def may_take(visit: Visit, mark: Mark) -> bool:
 
 def was_said_to_be_ours(visit: Visit, mark: Mark) -> bool:
     """Whether a person has named the resource of the mark as one whose things are this one's."""
-    return visit.subject.annotations.get(names.ANNOTATION_TAKE_OVER) == mark.owner.uid
+    return visit.subject.taken_over == mark.owner.uid
 
 
 def origin_after(visit: Visit, mark: Mark) -> Origin:
@@ -42,9 +41,12 @@ def origin_after(visit: Visit, mark: Mark) -> Origin:
     return mark.origin if _has_our_name(visit, mark) else Origin.ADOPTED
 
 
-def not_owned(what: str, mark: Mark) -> errors.NotOwned:
+def not_owned(visit: Visit, what: str, mark: Mark) -> errors.BootstrapError:
     """Return the error for what is marked as another's."""
-    return errors.NotOwned(f"{what} belongs to {mark.owner}; it is left alone. {identity.how_to_take(mark.owner)}")
+    subject, belongs = visit.subject, f"{what} belongs to {mark.owner}; it is left alone"
+    if subject.adoption_refused_by and subject.said_to_be_ours == mark.owner.uid:
+        return policy.adoption_refusal(subject.adoption_refused_by, belongs)
+    return errors.NotOwned(f"{belongs}. {identity.how_to_take(subject, mark.owner)}")
 
 
 def _has_our_name(visit: Visit, mark: Mark) -> bool:

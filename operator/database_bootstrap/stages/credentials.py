@@ -1,120 +1,30 @@
-"""Secrets → logins, with a sentence for each that cannot be one."""
+"""The logins of one resource: from its own Secrets, or from the server that a platform team offers."""
 
-import unicodedata
-from collections.abc import Mapping
 from dataclasses import replace
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
 from database_bootstrap.api.binding import Connection, connection_of, secret_data
-from database_bootstrap.errors import NotOwned, ReferenceNotFound, ReferenceRejected
+from database_bootstrap.errors import NotOwned, ReferenceNotFound
 from database_bootstrap.postgres.login import APPLICATION_NAME_LIMIT, Endpoint, Login
+from database_bootstrap.stages import policy, shared
+from database_bootstrap.stages.logins import administrator, text_of
 from database_bootstrap.stages.subject import Subject
-from database_bootstrap.stages.surroundings import KeptSecret, Surroundings
-
-_URI_KEYS = ("fqdn-uri", "uri")
-"""CloudNativePG's Secret has both, and only the first works from another namespace."""
-_URI_OPTIONS = frozenset(
-    {"host", "port", "user", "password", "dbname", "sslmode", "require_auth", "connect_timeout", "channel_binding"}
-)
-"""What a `uri` may say; others could read files or change the session (passfile, service, sslkey, options …)."""
-_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
-
-
-def text_of(secret: str, key: str, data: Mapping[str, bytes]) -> str:
-    """Return one value as text; raise for one that is missing, or that nobody can have meant."""
-    if key not in data:
-        raise ReferenceNotFound(f"Secret {secret} has no key {key}")
-    try:
-        text = data[key].decode()
-    except UnicodeDecodeError:
-        raise ReferenceRejected(f"Secret {secret}, key {key}: not UTF-8 text") from None
-    if text.endswith(("\n", "\r")):
-        raise ReferenceRejected(
-            f"Secret {secret}, key {key}: ends with a line break; write it without (printf, not echo)"
-        )
-    if not text or any(unicodedata.category(character) == "Cc" for character in text):
-        raise ReferenceRejected(f"Secret {secret}, key {key}: empty, or holds control characters")
-    return text
-
-
-def administrator(secret: str, data: Mapping[str, bytes]) -> Login:
-    """Return the administrator's login from a Secret with `uri`, or with `host`, `username` and `password`."""
-    fields = _from_uri(secret, data) or _from_keys(secret, data)
-    for name in ("host", "user", "password"):
-        if not fields.get(name):
-            raise ReferenceRejected(f"Secret {secret} gives no {name}")
-    return Login(
-        endpoint=_endpoint(secret, fields, data),
-        user=fields["user"],
-        password=fields["password"],
-        database=fields.get("dbname", "*").replace("*", "postgres"),
-    )
-
-
-def _from_uri(secret: str, data: Mapping[str, bytes]) -> dict[str, str]:
-    key = next((key for key in _URI_KEYS if key in data), None)
-    if key is None:
-        return {}
-    try:
-        fields = {k: str(v) for k, v in conninfo_to_dict(text_of(secret, key, data)).items() if v is not None}
-    except psycopg.ProgrammingError:
-        # The error's text quotes the string, which holds the password.
-        raise ReferenceRejected(f"Secret {secret}, key {key}: not a connection URI of PostgreSQL") from None
-    if strange := sorted(fields.keys() - _URI_OPTIONS):
-        raise ReferenceRejected(f"Secret {secret}, key {key}: {', '.join(strange)} cannot be set here")
-    return fields
-
-
-def _from_keys(secret: str, data: Mapping[str, bytes]) -> dict[str, str]:
-    fields = {
-        "host": text_of(secret, "host", data),
-        "user": text_of(secret, "username" if "username" in data else "user", data),
-        "password": text_of(secret, "password", data),
-    }
-    optional = {"port": "port", "dbname": "dbname", "sslmode": "sslmode", "require_auth": "require_auth"}
-    optional["database" if "database" in data and "dbname" not in data else "dbname"] = "dbname"
-    return fields | {name: text_of(secret, key, data) for key, name in optional.items() if key in data}
-
-
-def _endpoint(secret: str, fields: Mapping[str, str], data: Mapping[str, bytes]) -> Endpoint:
-    host = fields["host"]
-    if host.startswith(("/", "@")) or "," in host:
-        raise ReferenceRejected(f"Secret {secret}: host must be one name or address, no socket and no list")
-    port = fields.get("port", "5432")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ReferenceRejected(f"Secret {secret}: port must be a number from 1 to 65535")
-    sslmode = fields.get("sslmode", "prefer")
-    if sslmode not in _SSL_MODES:
-        raise ReferenceRejected(f"Secret {secret}: sslmode must be one of {', '.join(sorted(_SSL_MODES))}")
-    return Endpoint(
-        host=host,
-        port=int(port),
-        sslmode=sslmode,
-        ca=_certificate(secret, data),
-        require_auth=fields.get("require_auth", "scram-sha-256"),
-    )
-
-
-def _certificate(secret: str, data: Mapping[str, bytes]) -> str | None:
-    if "ca.crt" not in data:
-        return None
-    text = data["ca.crt"].decode(errors="replace")
-    if "-----BEGIN CERTIFICATE-----" not in text:
-        raise ReferenceRejected(f"Secret {secret}, key ca.crt: no PEM certificate")
-    return text
+from database_bootstrap.stages.surroundings import KeptSecret, SharedServer, Surroundings
 
 
 class Credentials:
     """The logins of one subject; each Secret is read when first needed, and once a visit."""
 
-    def __init__(self, subject: Subject, surroundings: Surroundings) -> None:
+    def __init__(self, subject: Subject, surroundings: Surroundings, *, leaving: bool = False) -> None:
+        """Of a resource that is being deleted only the rules count that say whose things it may have."""
+        self._subject = subject
         self._spec = subject.spec
         self._surroundings = surroundings
+        self._leaving = leaving
         owner = subject.owner
         self._application = f"dbbootstrap/{owner.namespace}/{owner.name}"[:APPLICATION_NAME_LIMIT]
         self._read: dict[str, KeptSecret | None] = {}
+        self._offer: SharedServer | None = None
+        self._shared_login: Login | None = None
         self.password_secret = f"{owner.name}-role"
         """Where a generated password is kept."""
         self.connection_secret = (
@@ -122,19 +32,45 @@ class Credentials:
         )
         """Where the application finds everything."""
 
+    async def server(self) -> SharedServer | None:
+        """Return the server that a platform team offers, where the resource refers to one.
+
+        Raise `ServerRefused` where it does not allow what the resource asks for. Every login comes by here, so that
+        nothing is asked of a server before all of its rules are kept.
+        """
+        if (reference := self._spec.server.ref) is None:
+            return None
+        if self._offer is None:
+            offer = await self._surroundings.server(reference.name)
+            policy.check(offer, self._subject, leaving=self._leaving)
+            self._offer = offer
+        return self._offer
+
     async def administrator(self) -> Login:
         """Return the administrator's login; raise `ReferenceNotFound` or `ReferenceRejected`."""
-        name = self._spec.server.admin_secret_ref.name
-        secret = await self._secret(name)
+        offer = await self.server()
+        login = await (self._administrator_of(offer) if offer else self._own_administrator())
+        return replace(login, application_name=self._application)
+
+    async def _administrator_of(self, offer: SharedServer) -> Login:
+        if self._shared_login is None:
+            self._shared_login = await shared.administrator_for_tenants(offer, self._surroundings)
+        return self._shared_login
+
+    async def _own_administrator(self) -> Login:
+        reference = self._spec.server.admin_secret_ref
+        assert reference, "one of the two is there"
+        secret = await self._secret(reference.name)
         if secret is None:
-            raise ReferenceNotFound(f"Secret {name} is not there; it is waited for (server.adminSecretRef)")
-        login = administrator(name, secret.data)
-        endpoint = replace(login.endpoint, host=self._surroundings.qualify(login.endpoint.host))
-        return replace(login, endpoint=endpoint, application_name=self._application)
+            raise ReferenceNotFound(f"Secret {reference.name} is not there; it is waited for (server.adminSecretRef)")
+        login = administrator(reference.name, secret.data)
+        host = self._surroundings.qualify(login.endpoint.host)
+        return replace(login, endpoint=replace(login.endpoint, host=host))
 
     async def endpoint(self) -> Endpoint:
         """Return where the server is: the admin Secret's word, or once that was taken away what was published."""
-        if await self._secret(self._spec.server.admin_secret_ref.name) is None and (known := await self.published()):
+        reference = self._spec.server.admin_secret_ref
+        if reference and await self._secret(reference.name) is None and (known := await self.published()):
             return Endpoint(host=known.host, port=known.port, sslmode=known.sslmode or "prefer", ca=known.ca)
         return (await self.administrator()).endpoint
 
@@ -221,9 +157,10 @@ class Credentials:
         login = await self.role()
         if login is None:
             raise ReferenceNotFound(f"Secret {self.password_secret} has gone during the visit")
+        offered = offer.spec if (offer := await self.server()) else None
         return Connection(
-            host=login.endpoint.host,
-            port=login.endpoint.port,
+            host=(offered and offered.public_host) or login.endpoint.host,
+            port=(offered and offered.public_port) or login.endpoint.port,
             database=login.database,
             user=login.user,
             password=login.password,

@@ -145,7 +145,7 @@ def _check_ownership(visit: Visit, found: Found, database: Database) -> None:
             adoption.check_database(visit, database, found.authority)
         return
     if not may_take(visit, database.mark):
-        raise not_owned(quoted, database.mark)
+        raise not_owned(visit, quoted, database.mark)
     if database.owner != role:
         raise errors.SettingMismatch(
             f'{quoted} is owned by "{database.owner}" instead of "{role}"; give it back with '

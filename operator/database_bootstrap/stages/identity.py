@@ -73,7 +73,7 @@ def trouble(
     """Return why nothing must be done here, or None where the data is what was set up here, or new."""
     found = inside.incarnation if inside else None
     if pin is None:
-        return foreign_ledger(inside) if inside and found and not is_of(subject, inside) else None
+        return foreign_ledger(subject, inside) if inside and found and not is_of(subject, inside) else None
     if found is None:
         return None if is_acknowledged(subject, pin) else errors.DataLossDetected(_loss(pin, database, inside))
     if found in pin.incarnations or (inside and _is_expected(subject, pin, inside)):
@@ -85,16 +85,18 @@ def trouble(
     )
 
 
-def foreign_ledger(inside: Inside) -> errors.NotOwned:
+def foreign_ledger(subject: Subject, inside: Inside) -> errors.NotOwned:
     """Return the error for a database that another resource has set up."""
     return errors.NotOwned(
         f"The ledger in the database belongs to {inside.namespace}/{inside.name} (cluster {inside.cluster}), as after "
-        f"restoring its dump here; nothing was touched. {how_to_take(inside)}"
+        f"restoring its dump here; nothing was touched. {how_to_take(subject, inside)}"
     )
 
 
-def how_to_take(owner: Owner | Inside) -> str:
+def how_to_take(subject: Subject, owner: Owner | Inside) -> str:
     """Return the sentence that says when a person may give to this resource what is another's, and how."""
+    if subject.adoption_refused_by:
+        return f"DatabaseServer {subject.adoption_refused_by} does not allow it to be taken over (allowAdoption)"
     return (
         f"Only if that resource is gone for good ({names.SHORT_NAME} {owner.name} is not in namespace "
         f"{owner.namespace} any more; a living one would lose its database), annotate this one with "
@@ -140,7 +142,7 @@ def _journeys(pin: Pin, database: Database | None, inside: Inside) -> Iterator[s
 def is_of(subject: Subject, inside: Inside) -> bool:
     """Whether the ledger names this resource, or one whose things are this one's by a person's word."""
     owner = subject.owner
-    if subject.annotations.get(names.ANNOTATION_TAKE_OVER) == inside.uid:
+    if subject.taken_over == inside.uid:
         return True
     return (inside.cluster, inside.namespace, inside.name) == (owner.cluster, owner.namespace, owner.name)
 

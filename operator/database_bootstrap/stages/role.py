@@ -163,7 +163,7 @@ def _compare_absent(visit: Visit, found: Found) -> Iterator[Action]:
     if found.database and found.database.mark is None and found.database.owner != visit.spec.role.name:
         adoption.check_database(visit, found.database, found.authority)
     if found.database and found.database.mark and not may_take(visit, found.database.mark):
-        raise not_owned(f'Database "{found.database.name}"', found.database.mark)
+        raise not_owned(visit, f'Database "{found.database.name}"', found.database.mark)
     if not found.password_kept:
         yield actions.KeepPassword(secret=visit.credentials.password_secret)
     yield actions.CreateRole(name=visit.spec.role.name, connection_limit=visit.spec.role.connection_limit)
@@ -173,7 +173,7 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
     name = visit.spec.role.name
     assert role.mark is not None
     if not may_take(visit, role.mark):
-        raise not_owned(f'Role "{name}"', role.mark)
+        raise not_owned(visit, f'Role "{name}"', role.mark)
     if role.powers:
         raise errors.RoleTooPowerful(
             f'Role "{name}" has become {" ".join(role.powers)}, which an application must not be; take it away with '

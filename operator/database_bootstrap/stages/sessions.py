@@ -1,6 +1,7 @@
 """The sessions of one visit: opened when first needed, two at most at once."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psycopg
@@ -14,6 +15,8 @@ from database_bootstrap.postgres.sqlstates import error_of, passing, refusal_of
 
 Query = sql.SQL | sql.Composed | str
 Arguments = tuple[Any, ...] | Mapping[str, Any]
+Door = Callable[[Login], AbstractAsyncContextManager[None]]
+"""Lets an administrator's login be tried, or not."""
 
 
 class Sessions:
@@ -28,7 +31,9 @@ class Sessions:
         administrator: Callable[[], Awaitable[Login]],
         role: Callable[[], Awaitable[Login | None]],
         owner_settings: Settings,
+        door: Door,
     ) -> None:
+        self._door = door
         self._administrator_login = administrator
         self._role_login = role
         self._owner_settings = owner_settings
@@ -50,10 +55,11 @@ class Sessions:
             return there
         await self._close("administrator")
         await self._make_room()
-        try:
-            opened = await session.connect_administrator(login)
-        except psycopg.OperationalError as error:
-            raise refusal_of(error, login.user, str(login.endpoint)) from None
+        async with self._door(login):
+            try:
+                opened = await session.connect_administrator(login)
+            except psycopg.OperationalError as error:
+                raise refusal_of(error, login) from None
         self._open["administrator"] = opened
         return opened
 
@@ -91,7 +97,7 @@ class Sessions:
             self.refusal = sqlstate_of_refusal(error)
             if self.refusal is None or passing(self.refusal) is errors.ServerUnreachable:
                 # No answer to the question whether the role gets in.
-                raise refusal_of(error, login.user, str(login.endpoint)) from None
+                raise refusal_of(error, login) from None
             return None
         return self._open[name]
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from database_bootstrap.api import conditions
+from database_bootstrap.api import conditions, names
 from database_bootstrap.api.outcomes import Outcome, Verdict
 from database_bootstrap.api.status import (
     BindingStatus,
@@ -33,6 +33,18 @@ class Subject:
     """Those of our group: a person's word on what the operator must not decide."""
     is_uid_derived: bool = False
     """The uid is made of the name, so that another project's resource of this name has the same one."""
+    adoption_refused_by: str | None = None
+    """The DatabaseServer that does not allow anything to be taken over; None where that is allowed."""
+
+    @property
+    def said_to_be_ours(self) -> str | None:
+        """The uid of the resource whose things a person has said to be this one's."""
+        return self.annotations.get(names.ANNOTATION_TAKE_OVER)
+
+    @property
+    def taken_over(self) -> str | None:
+        """The same, where that counts."""
+        return None if self.adoption_refused_by else self.said_to_be_ours
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from database_bootstrap.api.binding import Connection
+from database_bootstrap.api.servers import DatabaseServerSpec
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 
 
@@ -23,14 +24,44 @@ class KeptSecret:
     """Nothing is kept, and so nothing can be missing: it is what there would be."""
 
 
-class Surroundings(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedServer:
+    """A server that a platform team offers, as one resource sees it."""
+
+    name: str
+    spec: DatabaseServerSpec
+    """How its administrator logs in, and what may be asked of it."""
+    labels: Mapping[str, str] | None
+    """Of the resource's namespace; None where they are not known, and nobody can judge by them."""
+
+
+class Platform(Protocol):
+    """Reads what belongs to the platform team; nothing of it is ever shown to a tenant."""
+
+    def qualify(self, host: str, namespace: str | None = None) -> str:
+        """Return the host as this process can resolve it: in a cluster a bare Service name needs its namespace.
+
+        By default that of the resource.
+        """
+        ...
+
+    async def secret_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Return what a Secret holds, or None where there is none."""
+        ...
+
+    async def config_map_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Return what a ConfigMap holds, or None where there is none."""
+        ...
+
+
+class Surroundings(Platform, Protocol):
     """Reads what the resource refers to, and keeps the two Secrets that the operator makes for it.
 
     Every method raises `ServerUnreachable`-like `Retryable` errors where the keeper does not answer.
     """
 
-    def qualify(self, host: str) -> str:
-        """Return the host as this process can resolve it: in a cluster a bare Service name needs its namespace."""
+    async def server(self, name: str) -> SharedServer:
+        """Return the server that a platform team offers; raise `ReferenceNotFound` where there is none."""
         ...
 
     async def secret(self, name: str) -> KeptSecret | None:

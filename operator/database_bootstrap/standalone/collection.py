@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from database_bootstrap.api import names, rules
+from database_bootstrap.api.servers import DatabaseServerSpec, parse_server
 from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import Spec, check_root, parse_spec
 from database_bootstrap.bundles.sources import ConfigMapData
@@ -87,6 +88,8 @@ class Collection:
     resources: dict[Key, Resource] = field(default_factory=dict)
     secrets: dict[Key, SecretData] = field(default_factory=dict)
     config_maps: dict[Key, ConfigMapData] = field(default_factory=dict)
+    servers: dict[str, DatabaseServerSpec] = field(default_factory=dict)
+    """What a platform team offers, which belongs to no namespace."""
     notes: list[str] = field(default_factory=list)
     """What was left out, each in a sentence."""
 
@@ -98,13 +101,15 @@ def collect(documents: Iterable[Document], cluster: str = CLUSTER) -> Collection
         match (_text(document, "apiVersion"), _text(document, "kind")):
             case (names.API_VERSION, names.KIND):
                 _put(found.resources, document, partial(_resource, cluster))
+            case (names.API_VERSION, names.SERVER_KIND):
+                _put_server(found, document)
             case ("v1", "Secret"):
                 _put(found.secrets, document, secret_data)
             case ("v1", "ConfigMap"):
                 _put(found.config_maps, document, _config_map)
             case (version, kind) if version.partition("/")[0] == names.GROUP:
-                known = f"{names.KIND} of {names.API_VERSION}"
-                raise InputError(f"{document.origin}: {kind} of {version} is not known; {known} is")
+                known = f"{names.KIND} and {names.SERVER_KIND} of {names.API_VERSION}"
+                raise InputError(f"{document.origin}: {kind} of {version} is not known; {known} are")
             case (version, kind):
                 found.notes.append(f"{document.origin}: ignored, a {kind} of {version} is nothing for this program")
     return found
@@ -149,6 +154,21 @@ def _put(into: dict[Key, Kept], document: Document, make: Callable[[Document], K
     if key in into:
         raise InputError(f"{document.origin}: {document.manifest['kind']} {'/'.join(key)} is there twice")
     into[key] = make(document)
+
+
+def _put_server(found: Collection, document: Document) -> None:
+    (_, name) = key_of(document)
+    if name in found.servers:
+        raise InputError(f"{document.origin}: {names.SERVER_KIND} {name} is there twice")
+    try:
+        found.servers[name] = parse_server(_mapping(document, document.manifest.get("spec"), "spec"))
+    except BootstrapError as error:
+        raise InputError(f"{document.origin}: {error.message}") from None
+    if found.servers[name].allowed_namespaces is not None:
+        found.notes.append(
+            f"{document.origin}: allowedNamespaces is taken as kept, as labels of namespaces are not known without a "
+            "cluster; all other rules count"
+        )
 
 
 def _resource(cluster: str, document: Document) -> Resource:

@@ -13,7 +13,7 @@ from database_bootstrap.bundles.sources import bundle_of_config_maps
 from database_bootstrap.errors import NotOwned, ReferenceNotFound, ReferenceRejected
 from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.stages.credentials import Credentials
-from database_bootstrap.stages.surroundings import KeptSecret
+from database_bootstrap.stages.surroundings import KeptSecret, SharedServer
 from database_bootstrap.standalone.collection import Collection, Resource, SecretData
 from database_bootstrap.standalone.documents import InputError
 from database_bootstrap.standalone.keeper import Keeper
@@ -33,9 +33,25 @@ class FileSurroundings:
         """Whose surroundings these are."""
         return self.resource.owner
 
-    def qualify(self, host: str) -> str:
+    def qualify(self, host: str, namespace: str | None = None) -> str:
         """Return the host as it is: it is resolved where this program runs."""
         return host
+
+    async def server(self, name: str) -> SharedServer:
+        """Return the server that the files offer; the labels of namespaces are not known here."""
+        if (found := self.collection.servers.get(name)) is None:
+            raise ReferenceNotFound(f"DatabaseServer {name} is not among the documents (server.ref)")
+        return SharedServer(name=name, spec=found, labels=None)
+
+    async def secret_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Return what a Secret among the documents holds."""
+        found = self.collection.secrets.get((namespace, name))
+        return found.data if found else None
+
+    async def config_map_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        """Return what a ConfigMap among the documents holds."""
+        found = self.collection.config_maps.get((namespace, name))
+        return _encoded(found.data) if found else None
 
     async def secret(self, name: str) -> KeptSecret | None:
         """Return the Secret: from the documents, else as it was kept."""
@@ -76,7 +92,7 @@ class FileSurroundings:
     async def _as_it_would_be(self) -> KeptSecret | None:
         """Return the connection Secret as it would be kept: where nothing is, each visit would otherwise write it."""
         read = (self.resource.spec.server.admin_secret_ref, self.resource.spec.role.password_secret_ref)
-        if not all(reference and self._find(reference.name) for reference in read):
+        if not all(self._find(reference.name) for reference in read if reference):
             return None
         connection = await Credentials(self.resource.subject(Status()), self).wanted_connection()
         return KeptSecret(data=_encoded(binding.secret_data(connection)), ours=True, imagined=True)

@@ -8,9 +8,22 @@ from typing import Any
 
 import pytest
 
-from database_bootstrap.api import schema, v1alpha1
+from database_bootstrap.api import schema, servers, v1alpha1
 from database_bootstrap.errors import SpecRejected
-from rule_cases import CASES, MORE_BAD, MORE_GOOD, RULES, TRANSITIONS, Case, Changes, changed, each
+from rule_cases import (
+    CASES,
+    MORE_BAD,
+    MORE_GOOD,
+    RULES,
+    SERVER,
+    SERVER_BAD,
+    SERVER_CASES,
+    TRANSITIONS,
+    Case,
+    Changes,
+    changed,
+    each,
+)
 
 
 def parse(obj: dict[str, Any]) -> v1alpha1.Spec:
@@ -72,6 +85,28 @@ def test_models_reject(changes: Changes) -> None:
     assert len(refusal.value.message) < 500
 
 
+@pytest.mark.parametrize(("case", "changes"), each(SERVER_CASES, "good"))
+def test_server_models_accept_what_a_rule_lets_through(case: Case, changes: Changes) -> None:
+    servers.parse_server(changed(changes, SERVER)["spec"])
+
+
+@pytest.mark.parametrize(("case", "changes"), each(SERVER_CASES, "bad"))
+def test_server_models_reject_with_the_words_of_the_rule(case: Case, changes: Changes) -> None:
+    with pytest.raises(SpecRejected) as refusal:
+        servers.parse_server(changed(changes, SERVER)["spec"])
+    assert case.message in refusal.value.message
+
+
+@pytest.mark.parametrize("changes", SERVER_BAD.values(), ids=SERVER_BAD.keys())
+def test_server_models_reject(changes: Changes) -> None:
+    with pytest.raises(SpecRejected):
+        servers.parse_server(changed(changes, SERVER)["spec"])
+
+
+def test_every_rule_of_servers_has_cases() -> None:
+    assert {rule["message"] for rule in rules_in(schema.server_definition())} == {it.message for it in SERVER_CASES}
+
+
 def test_every_rule_of_the_definition_has_cases_and_no_case_is_left_over() -> None:
     told = {rule["message"] for rule in rules_in(schema.definition())}
     assert told == {case.message for case in CASES}
@@ -79,5 +114,5 @@ def test_every_rule_of_the_definition_has_cases_and_no_case_is_left_over() -> No
 
 
 def test_messages_begin_with_the_field_and_must() -> None:
-    messages = [rule["message"] for rule in rules_in(schema.definition())]
+    messages = [rule["message"] for rule in rules_in([schema.definition(), schema.server_definition()])]
     assert [it for it in messages if not it.startswith("`") or not it.split("` ", 1)[1].startswith("must ")] == []

@@ -9,8 +9,9 @@ import yaml
 
 from database_bootstrap.api import names, schema
 
-FILE = Path(__file__).parents[3] / "crds" / f"{names.CRD_NAME}.yaml"
+CRDS = Path(__file__).parents[3] / "crds"
 ROOT = schema.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+SERVER = schema.server_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 
 def walk(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -22,8 +23,9 @@ def walk(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, 
 
 
 FIELDS = [
-    pytest.param(node, id=path)
-    for path, node in walk(ROOT)
+    pytest.param(node, id=f"{kind}{path}")
+    for kind, root in (("bootstrap", ROOT), ("server", SERVER))
+    for path, node in walk(root)
     if path and path not in (".metadata", ".apiVersion", ".kind")
 ]
 """All but those that the API server itself defines."""
@@ -33,14 +35,15 @@ def node_at(path: str) -> dict[str, Any]:
     return dict(walk(ROOT))[path]
 
 
-def test_the_committed_file_is_the_one_that_the_models_make() -> None:
-    assert FILE.read_text() == schema.render(), "run `database-bootstrap crd`, and commit crds/"
+@pytest.mark.parametrize("name", [names.CRD_NAME, names.SERVER_CRD_NAME])
+def test_the_committed_file_is_the_one_that_the_models_make(name: str) -> None:
+    assert (CRDS / f"{name}.yaml").read_text() == schema.render_one(name), "run `make crds`, and commit crds/"
 
 
 def test_rendering_is_the_same_every_time_and_says_what_it_is() -> None:
     assert schema.render() == schema.render()
     assert schema.render().startswith("# Generated")
-    assert yaml.safe_load(schema.render()) == schema.definition()
+    assert list(yaml.safe_load_all(schema.render())) == [schema.definition(), schema.server_definition()]
 
 
 @pytest.mark.parametrize("node", [it for it in FIELDS if not str(it.id).endswith("[]")])
@@ -51,12 +54,17 @@ def test_every_field_is_described(node: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("node", FIELDS)
 def test_every_field_is_structural_and_bounded(node: dict[str, Any]) -> None:
-    assert not {"$ref", "$defs", "anyOf", "allOf", "oneOf", "title", "additionalProperties", "const"} & node.keys()
+    assert not {"$ref", "$defs", "anyOf", "allOf", "oneOf", "title", "propertyNames", "const"} & node.keys()
+    if "additionalProperties" in node:
+        assert node["maxProperties"]
+        assert node["additionalProperties"]["maxLength"]
     if node["type"] == "string":
         assert node.get("maxLength") or node.get("enum") or node.get("format") == "date-time"
     elif node["type"] == "array":
         assert node["maxItems"]
-        assert node["x-kubernetes-list-type"] in ("map", "set")
+        # `atomic` as all of Kubernetes has the expressions of a selector.
+        is_selector = set(node["items"].get("properties", ())) == {"key", "operator", "values"}
+        assert node["x-kubernetes-list-type"] in (("atomic",) if is_selector else ("map", "set"))
     elif node["type"] == "integer":
         assert {"minimum", "maximum"} <= node.keys()
         assert node["format"] == "int64"
@@ -66,7 +74,7 @@ def test_every_field_is_structural_and_bounded(node: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("node", FIELDS)
 def test_no_default_is_null_or_empty(node: dict[str, Any]) -> None:
-    assert node.get("default", "some") not in (None, [])
+    assert node.get("default", "some") not in (None, [], {})
 
 
 def test_optional_objects_keep_the_words_of_the_field() -> None:
@@ -93,6 +101,17 @@ def test_nobody_has_looked_yet_is_the_default_of_the_status_alone() -> None:
     assert "default" not in node_at(".status.observedGeneration")
 
 
+def test_a_server_belongs_to_the_cluster_and_shows_how_it_stands() -> None:
+    definition = schema.server_definition()
+    assert definition["spec"]["scope"] == "Cluster"
+    assert definition["spec"]["names"]["shortNames"] == ["dbs"]
+    assert definition["spec"]["names"]["categories"] == ["dbbootstrap"]
+    assert dict(walk(SERVER))[".status"]["default"] == {"observedGeneration": -1}
+    columns = definition["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = [column["name"] for column in columns if not column.get("priority")]
+    assert shown == ["Ready", "Reason", "Version", "Databases", "Age"]
+
+
 def test_columns() -> None:
     columns = schema.definition()["spec"]["versions"][0]["additionalPrinterColumns"]
     shown = [column["name"] for column in columns if not column.get("priority")]
@@ -111,7 +130,7 @@ def test_the_kind_is_a_provisioned_service() -> None:
 
 
 def test_fields_of_later_work_are_not_there_yet() -> None:
-    later = {"ref", "phase"}
+    later = {"phase"}
     assert {path.rpartition(".")[2] for path, _ in walk(ROOT)} & later == set()
 
 

@@ -103,8 +103,8 @@ def test_dates_and_byte_order_marks_are_as_in_kubernetes() -> None:
         pytest.param("- a\n", "document 1 (line 1): not a manifest", id="no mapping"),
         pytest.param("kind: Secret\n", "apiVersion is missing", id="no version"),
         pytest.param(
-            SHOP.replace("kind: DatabaseBootstrap", "kind: DatabaseServer"),
-            "DatabaseServer of dbbootstrap.io/v1alpha1 is not known; DatabaseBootstrap of dbbootstrap.io/v1alpha1 is",
+            SHOP.replace("kind: DatabaseBootstrap", "kind: DatabaseStation"),
+            "DatabaseStation of dbbootstrap.io/v1alpha1 is not known; DatabaseBootstrap and DatabaseServer of",
             id="other kind of the group",
         ),
         pytest.param(

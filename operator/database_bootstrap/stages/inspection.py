@@ -1,0 +1,160 @@
+"""Inspection: what a platform team's server is, what its administrator may do there, and how much of it is used."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from database_bootstrap import errors
+from database_bootstrap.api.server_status import AdministratorStatus, MissingRight, ServerObjectStatus
+from database_bootstrap.api.status import ServerStatus
+from database_bootstrap.postgres import ledger, session
+from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.login import Login
+from database_bootstrap.postgres.outage import Outage
+from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.postgres.sqlstates import error_of, refusal_of
+from database_bootstrap.stages.sessions import Door, rows
+from database_bootstrap.stages.subject import Turn
+from database_bootstrap.stages.surroundings import Platform, SharedServer
+
+OLDEST = 15
+SHOWN = 8
+"""Roles that are named one by one; the others are named when these are seen to."""
+_ADMINISTRATOR = """
+    SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, pg_catalog.pg_is_in_recovery()
+    FROM pg_catalog.pg_roles WHERE rolname = current_user
+"""
+_DATABASES = """
+    SELECT pg_catalog.shobj_description(d.oid, 'pg_database'), o.rolname,
+           pg_catalog.pg_has_role(current_user, o.oid, 'MEMBER WITH ADMIN OPTION')
+    FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
+    WHERE pg_catalog.shobj_description(d.oid, 'pg_database') LIKE '%dbbootstrap.io/owner %'
+    ORDER BY o.rolname
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What came of a look at a server."""
+
+    found: ServerObjectStatus
+    """What was learned, without conditions."""
+    error: errors.BootstrapError | None = None
+    """What kept the look from its end."""
+    outage: Outage | None = None
+    """What it ended by; its end is the time for the next one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Look:
+    """What one look is about, and what it has come to."""
+
+    server: SharedServer
+    platform: Platform
+    cluster: str
+    """Whose resources' databases are counted."""
+    turn: Turn = field(default_factory=Turn)
+    found: ServerObjectStatus = field(default_factory=ServerObjectStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Administrator:
+    """The administrator's own row of pg_roles."""
+
+    name: str
+    is_superuser: bool
+    creates_roles: bool
+    creates_databases: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A database that a resource has, by its mark."""
+
+    mark: Mark
+    role: str
+    is_administered: bool
+    """The administrator has the admin option on its role, which since PostgreSQL 16 everything takes."""
+
+
+async def run(look: Look, login: Login, door: Door) -> None:
+    """Look at the server; raise our errors only."""
+    async with door(login):
+        try:
+            connection = await session.connect_administrator(login)
+        except psycopg.OperationalError as error:
+            raise refusal_of(error, login) from None
+    try:
+        look.found = await _observe(look, login, connection)
+    except psycopg.Error as error:
+        raise error_of(error, "look at the server") from None
+    finally:
+        await connection.close()
+
+
+async def _observe(look: Look, login: Login, connection: Connection) -> ServerObjectStatus:
+    major = connection.info.server_version // 10_000
+    if major < OLDEST:
+        raise errors.SpecRejected(f"{login.endpoint} is PostgreSQL {major}; {OLDEST} or newer is needed")
+    ((name, is_superuser, roles, databases, is_standby),) = await rows(
+        connection, _ADMINISTRATOR, doing="look for rights"
+    )
+    if is_standby:
+        raise errors.ServerReadOnly(f"{login.endpoint} is a standby: point the admin Secret at the primary")
+    me = Administrator(name=name, is_superuser=is_superuser, creates_roles=roles, creates_databases=databases)
+    claims = list(_claims(await rows(connection, _DATABASES, doing="look for databases"), look.cluster))
+    return ServerObjectStatus(
+        server=ServerStatus(
+            host=login.endpoint.host,
+            port=login.endpoint.port,
+            version=connection.info.parameter_status("server_version"),
+            system_identifier=await ledger.system_identifier(connection),
+        ),
+        administrator=AdministratorStatus(name=name, superuser=is_superuser),
+        missing_rights=missing_rights(me, claims, major),
+        databases=len(claims),
+    )
+
+
+def _claims(found: Sequence[Any], cluster: str) -> Iterator[Claim]:
+    for comment, role, is_administered in found:
+        mark = mark_in(comment)
+        if mark and mark.owner.cluster == cluster:
+            yield Claim(mark=mark, role=role, is_administered=is_administered)
+
+
+def missing_rights(me: Administrator, claims: Sequence[Claim], major: int) -> tuple[MissingRight, ...]:
+    """Return what the administrator lacks, each with the statement that gives it; pure."""
+    if me.is_superuser:
+        return ()
+    attributes = [
+        *([] if me.creates_roles else ["CREATEROLE"]),
+        *([] if me.creates_databases else ["CREATEDB"]),
+    ]
+    lacking = [
+        MissingRight(
+            right=f"{' and '.join(attributes)}, to make roles and databases",
+            sql=_text("ALTER ROLE {} " + " ".join(attributes), me.name),
+        )
+    ][: len(attributes)]
+    # Before 16 CREATEROLE is power over every role that is no superuser. What was adopted was never in its power.
+    foreign = dict.fromkeys(
+        claim.role
+        for claim in claims
+        if major >= 16 and not claim.is_administered and claim.mark.origin is Origin.CREATED and claim.role != me.name
+    )
+    lacking += [
+        MissingRight(
+            right=f'power over role "{role}", which another administrator has made',
+            sql=_text("GRANT {} TO {} WITH ADMIN OPTION", role, me.name),
+        )
+        for role in list(foreign)[:SHOWN]
+    ]
+    return tuple(lacking)
+
+
+def _text(statement: str, *names: str) -> str:
+    return sql.SQL(statement).format(*map(sql.Identifier, names)).as_string()

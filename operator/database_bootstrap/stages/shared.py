@@ -1,0 +1,66 @@
+"""The administrator of a server that a platform team offers: its login, and how little tenants learn of it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from database_bootstrap import errors
+from database_bootstrap.api.servers import CertificateRef, TlsSpec
+from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.stages.logins import administrator as login_of
+from database_bootstrap.stages.logins import certificate
+from database_bootstrap.stages.surroundings import Platform, SharedServer
+
+
+async def administrator(server: SharedServer, platform: Platform) -> Login:
+    """Return the administrator's login; raise what names the Secret, for the eyes of whoever runs the server."""
+    reference = server.spec.admin_secret_ref
+    name = f"{reference.namespace}/{reference.name}"
+    data = await platform.secret_in(reference.namespace, reference.name)
+    if data is None:
+        raise errors.ReferenceNotFound(f"Secret {name} is not there; it is waited for (adminSecretRef)")
+    login = login_of(name, data)
+    endpoint = replace(login.endpoint, host=platform.qualify(login.endpoint.host, reference.namespace))
+    if server.spec.tls:
+        endpoint = await _encrypted(endpoint, server.spec.tls, platform)
+    return replace(login, endpoint=endpoint, server=server.name)
+
+
+async def administrator_for_tenants(server: SharedServer, platform: Platform) -> Login:
+    """Return the same; what goes wrong says no more than that a tenant has to wait, and for whom."""
+    try:
+        return await administrator(server, platform)
+    except errors.ReferenceNotFound:
+        raise errors.ReferenceNotFound(
+            f"DatabaseServer {server.name} has no administrator's access now; it is waited for, and its own status "
+            "says what is missing"
+        ) from None
+    except errors.ReferenceRejected:
+        raise errors.ReferenceRejected(
+            f"The administrator's access of DatabaseServer {server.name} cannot be used; its own status says why"
+        ) from None
+
+
+async def _encrypted(endpoint: Endpoint, tls: TlsSpec, platform: Platform) -> Endpoint:
+    sslmode = tls.mode.sslmode
+    authorities = endpoint.ca
+    if reference := tls.ca_secret_ref or tls.ca_config_map_ref:
+        is_secret = tls.ca_secret_ref is not None
+        read = platform.secret_in if is_secret else platform.config_map_in
+        data = await read(reference.namespace, reference.name)
+        authorities = _authorities("Secret" if is_secret else "ConfigMap", reference, data)
+    if authorities is None and sslmode.startswith("verify"):
+        raise errors.ReferenceRejected(
+            f"tls.mode {tls.mode} needs the authorities that sign the server's certificate: name them in "
+            "tls.caSecretRef or tls.caConfigMapRef, or put ca.crt into the admin Secret"
+        )
+    return replace(endpoint, sslmode=sslmode, ca=authorities)
+
+
+def _authorities(kind: str, reference: CertificateRef, data: Mapping[str, bytes] | None) -> str:
+    name = f"{reference.namespace}/{reference.name}"
+    if data is None:
+        raise errors.ReferenceNotFound(f"{kind} {name} is not there; it is waited for (tls)")
+    found = certificate(name, data, reference.key)
+    if found is None:
+        raise errors.ReferenceNotFound(f"{kind} {name} has no key {reference.key} (tls)")
+    return found

@@ -1,0 +1,197 @@
+"""Servers that a platform team offers: what tenants get of them, what they are refused, and what they learn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from database_bootstrap.api.outcomes import Reason
+from database_bootstrap.reconcile import Engine
+from database_bootstrap.settings import AdminSecretRefs
+from database_bootstrap.stages.subject import Report
+from fix_engine import Bootstrap
+
+CANARY = "canary-7f3a"
+
+
+def refused(report: Report, reason: Reason = Reason.SERVER_REFUSED) -> str:
+    assert report.trouble, "it was let through"
+    assert report.trouble.reason is reason, report.trouble.message
+    return report.trouble.message
+
+
+@pytest.fixture
+def made(bootstrap: Bootstrap) -> Callable[[], list[Any]]:
+    """Return what there is of the resource on the server."""
+
+    def there() -> list[Any]:
+        names = f"('{bootstrap.role}', '{bootstrap.database}')"
+        query = f"SELECT rolname FROM pg_roles WHERE rolname IN {names} UNION ALL "
+        return bootstrap.as_superuser(query + f"SELECT datname FROM pg_database WHERE datname IN {names}")
+
+    return there
+
+
+async def test_tenant_gets_its_database_without_any_admin_secret(bootstrap: Bootstrap) -> None:
+    del bootstrap.drawer.secrets["admin"]
+    bootstrap.offer(publicHost="db.example.org", publicPort=6432, maxConnectionLimit={"role": 20, "database": 30})
+    await bootstrap.ready()
+    data = bootstrap.drawer.secrets["shop-db"].data
+    assert (data["host"], data["port"]) == (b"db.example.org", b"6432")
+    here = {"host": bootstrap.server.host, "port": bootstrap.server.port}
+    assert bootstrap.query("SELECT current_user::text", **here) == [(bootstrap.role,)]
+    limits = f"SELECT rolconnlimit FROM pg_roles WHERE rolname = '{bootstrap.role}'"
+    assert bootstrap.as_superuser(limits) == [(20,)]
+    assert bootstrap.as_superuser(f"SELECT datconnlimit FROM pg_database WHERE datname = '{bootstrap.database}'") == [
+        (30,)
+    ]
+    writes = len(bootstrap.drawer.writes)
+    assert (await bootstrap.ready()).changes == ()
+    assert len(bootstrap.drawer.writes) == writes
+
+
+async def test_nothing_is_asked_of_the_server_before_all_rules_are_kept(
+    bootstrap: Bootstrap, made: Callable[[], list[Any]]
+) -> None:
+    # Whoever asks a server that is not there is told so, and not that a rule refused.
+    bootstrap.offer(allowedExtensions=["pg_trgm"])
+    bootstrap.drawer.platform["platform", "postgres"] = {"host": b"192.0.2.1", "username": b"a", "password": b"b"}
+    bootstrap.raw["extensions"] = [{"name": "dblink"}]
+    assert "extensions dblink are not among its allowedExtensions (pg_trgm)" in refused(await bootstrap.apply())
+    del bootstrap.drawer.platform["platform", "postgres"]
+    assert "dblink" in refused(await bootstrap.plan())
+    assert made() == []
+
+
+async def test_rules_count_at_an_unchanged_visit_too(bootstrap: Bootstrap) -> None:
+    bootstrap.offer()
+    bootstrap.remember(await bootstrap.ready())
+    bootstrap.offer(allowedNamespaces={"matchLabels": {"team": "shop"}})
+    said = refused(await bootstrap.apply())
+    assert "namespace shop may not use it" in said
+    bootstrap.offer(allowedNamespaces={"matchLabels": {"team": "shop"}}, labels={"team": "shop"})
+    assert (await bootstrap.ready()).changes == ()
+
+
+async def test_what_exists_is_not_adopted_unless_the_server_allows_it(
+    bootstrap: Bootstrap, unique_name: Callable[[str], str]
+) -> None:
+    password = unique_name("secret")
+    bootstrap.as_superuser(f"CREATE ROLE \"{bootstrap.role}\" LOGIN PASSWORD '{password}'")
+    bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}" OWNER "{bootstrap.role}"')
+    bootstrap.drawer.put("own", {"password": password})
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own"}
+    bootstrap.offer()
+    said = refused(await bootstrap.apply())
+    assert "DatabaseServer main does not allow it to be taken over: its allowAdoption is false" in said
+    bootstrap.raw["adoption"] = "Force"
+    assert "adoption Force takes over" in refused(await bootstrap.apply())
+    comments = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'"
+    assert bootstrap.as_superuser(comments.format(bootstrap.database)) == [(None,)]
+    bootstrap.raw["adoption"] = "WithCredentials"
+    bootstrap.offer(allowAdoption=True)
+    await bootstrap.ready()
+
+
+async def test_what_another_resource_has_is_not_taken_over_unless_the_server_allows_it(bootstrap: Bootstrap) -> None:
+    bootstrap.offer()
+    await bootstrap.ready()
+    other = bootstrap.another("other")
+    other.drawer.servers, other.drawer.platform = bootstrap.drawer.servers, bootstrap.drawer.platform
+    said = refused(await other.apply(), Reason.NOT_OWNED)
+    assert "take-over=" not in said
+    assert "DatabaseServer main does not allow it to be taken over (allowAdoption)" in said
+    other.annotations["dbbootstrap.io/take-over"] = bootstrap.owner.uid
+    refused(await other.apply())
+    assert (await bootstrap.ready()).changes == ()
+    other.offer(allowAdoption=True)
+    other.drawer.put("shop-role", {"password": "x"})
+    other.raw["role"] = bootstrap.raw["role"] | {"passwordSecretRef": {"name": "shop-role"}}
+    taken = await other.ready()
+    assert any("as a person said" in change for change in taken.changes)
+
+
+async def test_moving_from_an_own_admin_secret_to_an_offer_is_no_event(bootstrap: Bootstrap) -> None:
+    bootstrap.migrate("SQL", {"V1__a.sql": "CREATE TABLE a (id int); INSERT INTO a VALUES (1);"})
+    bootstrap.remember(await bootstrap.ready())
+    before = bootstrap.status
+    marks = f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{bootstrap.database}'"
+    marked = bootstrap.as_superuser(marks)
+    del bootstrap.drawer.secrets["admin"]
+    bootstrap.offer()
+    report = await bootstrap.ready()
+    assert report.changes == ()
+    bootstrap.remember(report)
+    assert bootstrap.status == before
+    assert bootstrap.as_superuser(marks) == marked
+    # An address for applications changes the Secret, and not what the operator holds the server to be.
+    bootstrap.offer(publicHost="db.example.org")
+    report = await bootstrap.ready()
+    assert report.changes == ("publish the connection in Secret shop-db",)
+    bootstrap.remember(report)
+    assert bootstrap.status.server == before.server
+    assert bootstrap.status.database and before.database
+    assert bootstrap.status.database.incarnation == before.database.incarnation
+
+
+async def test_tenant_learns_nothing_of_the_administrators_access(bootstrap: Bootstrap) -> None:
+    del bootstrap.drawer.secrets["admin"]
+    bootstrap.offer()
+    access = dict(bootstrap.drawer.platform["platform", "postgres"])
+
+    def hold(**data: str) -> None:
+        bootstrap.drawer.platform["platform", "postgres"] = access | {k: v.encode() for k, v in data.items()}
+
+    told = []
+    hold(password=CANARY, username=f"user-{CANARY}")
+    told.append(refused(await bootstrap.apply(), Reason.ADMIN_LOGIN_REFUSED))
+    hold(password=f"{CANARY}\n")
+    told.append(refused(await bootstrap.apply(), Reason.REFERENCE_REJECTED))
+    hold(uri=f"postgres://a:{CANARY}@h/d?service=x")
+    told.append(refused(await bootstrap.apply(), Reason.REFERENCE_REJECTED))
+    del bootstrap.drawer.platform["platform", "postgres"]
+    told.append(refused(await bootstrap.apply(), Reason.REFERENCE_NOT_FOUND))
+    for said in told:
+        assert "main" in said
+        assert CANARY not in said
+        assert "Secret" not in said and "platform" not in said
+
+
+async def test_server_that_is_not_there_is_waited_for(bootstrap: Bootstrap) -> None:
+    bootstrap.raw["server"] = {"ref": {"name": "main"}}
+    assert "DatabaseServer main is not there" in refused(await bootstrap.apply(), Reason.REFERENCE_NOT_FOUND)
+    bootstrap.offer()
+    await bootstrap.ready()
+
+
+async def test_deletion_without_the_server_keeps_everything(
+    bootstrap: Bootstrap, made: Callable[[], list[Any]]
+) -> None:
+    bootstrap.offer()
+    bootstrap.raw["deletionPolicy"] = "Delete"
+    bootstrap.remember(await bootstrap.ready())
+    offers, there = dict(bootstrap.drawer.servers), made()
+    bootstrap.drawer.servers.clear()
+    ending = await bootstrap.delete()
+    assert ending.error and "DatabaseServer main is not there" in ending.error.message
+    assert ending.drops == ()
+    assert made() == there
+    # Nor does a namespace that is not let in any more drop anything; what it asked for beyond that is no matter.
+    bootstrap.offer(allowedNamespaces=None)
+    assert "may not use it" in str((await bootstrap.delete()).error)
+    bootstrap.raw["extensions"] = [{"name": "pg_trgm"}]
+    bootstrap.drawer.servers = offers
+    assert (await bootstrap.delete()).error is None
+    assert made() == []
+
+
+async def test_operator_can_refuse_admin_secrets_of_tenants(bootstrap: Bootstrap) -> None:
+    engine = Engine(admin_secret_refs=AdminSecretRefs.REFUSED)
+    strict = replace(bootstrap, engine=engine)
+    try:
+        assert "name a DatabaseServer in server.ref" in refused(await strict.apply())
+        strict.offer()
+        await strict.ready()
+    finally:
+        await engine.stop()

@@ -1,0 +1,209 @@
+"""A platform team's server, from end to end: tenants without an admin Secret, refusals, changes, and its own status."""
+
+import base64
+import json
+import secrets
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from fix_operator import ready, until
+from fix_system import Tenant
+from localservers import ControlPlane
+
+SERVERS = "/apis/dbbootstrap.io/v1alpha1/databaseservers"
+
+
+@dataclass
+class Platform:
+    """What the platform team has: a namespace of its own, an admin Secret in it, and a DatabaseServer."""
+
+    plane: ControlPlane
+    namespace: str
+    name: str
+
+    def secret(self, **data: str) -> None:
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "postgres"}, "stringData": data}
+        self.plane.kubectl("-n", self.namespace, "apply", "-f", "-", input=json.dumps(body))
+
+    def offer(self, **spec: Any) -> None:
+        """Make the DatabaseServer, or offer it on other terms."""
+        least = {
+            "adminSecretRef": {"namespace": self.namespace, "name": "postgres"},
+            "allowedNames": {"roles": ["*"], "databases": ["*"]},
+        }
+        body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": self.name}}
+        self.plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": least | spec}))
+
+    def get(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.plane.request("GET", f"{SERVERS}/{self.name}")
+        return found
+
+    def reaches(self, status: str, reason: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until Ready says this of the present generation, and return the status."""
+
+        def there() -> bool:
+            found = self.get()
+            return (
+                ready(found) == (status, reason)
+                and found["status"]["observedGeneration"] == found["metadata"]["generation"]
+            )
+
+        try:
+            until(seconds, there)
+        except pytest.fail.Exception:
+            pytest.fail(f"{self.name} is not {status}/{reason}: {json.dumps(self.get().get('status'), indent=1)}")
+        found: dict[str, Any] = self.get()["status"]
+        return found
+
+    def delete(self) -> None:
+        with suppress(urllib.error.HTTPError):
+            self.plane.request("DELETE", f"{SERVERS}/{self.name}")
+
+
+@pytest.fixture
+def platform(control_plane: ControlPlane, make_namespace: Callable[[], str], tenant: Tenant) -> Iterator[Platform]:
+    """A server that is not offered yet; its Secret is there."""
+    found = Platform(control_plane, make_namespace(), f"main-{secrets.token_hex(4)}")
+    found.secret(**tenant.admin_keys)
+    tenant.plane.request("DELETE", f"/api/v1/namespaces/{tenant.namespace}/secrets/admin")
+    yield found
+    found.delete()
+
+
+def of(platform: Platform) -> dict[str, Any]:
+    return {"ref": {"name": platform.name}}
+
+
+def label(tenant: Tenant, **labels: str | None) -> None:
+    path = f"/api/v1/namespaces/{tenant.namespace}"
+    tenant.plane.request("PATCH", path, {"metadata": {"labels": labels}})
+
+
+def test_tenant_gets_its_database_without_an_admin_secret(tenant: Tenant, platform: Platform) -> None:
+    tenant.bootstrap(server=of(platform))
+    # What is not there yet is waited for, and found when it comes.
+    assert f"DatabaseServer {platform.name} is not there" in tenant.reaches("False", "ReferenceNotFound")
+    platform.offer(allowedNamespaces={"matchLabels": {"team": "shop"}}, publicHost="db.example.org", publicPort=6432)
+    said = tenant.reaches("False", "ServerRefused")
+    assert f"namespace {tenant.namespace} may not use it" in said
+    assert platform.reaches("True", "Succeeded")["databases"] == 0
+    label(tenant, team="shop")
+    tenant.request_visit(token="labelled")
+    tenant.ready()
+    found = tenant.connection()
+    assert (found["host"], found["port"]) == ("db.example.org", "6432")
+    here = found | {"host": tenant.server.host, "port": tenant.server.port}
+    with psycopg.connect(**here) as connection:
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+    # Another address for applications is a change of the server alone, and reaches the Secret at once.
+    platform.offer(allowedNamespaces={"matchLabels": {"team": "shop"}}, publicHost=tenant.server.host)
+    until(20, lambda: tenant.connection()["host"] == tenant.server.host)
+    status = platform.reaches("True", "Succeeded")
+    assert status["server"]["host"] == tenant.server.host
+    assert status["server"]["version"].startswith(str(tenant.server.major))
+    assert status["administrator"] == {"name": tenant.admin.user, "superuser": tenant.is_superuser}
+    tenant.request_visit(token="before the count")
+    platform.plane.request(
+        "PATCH", f"{SERVERS}/{platform.name}", {"metadata": {"annotations": {"dbbootstrap.io/look": "1"}}}
+    )
+    until(20, lambda: platform.get()["status"]["databases"] == 1)
+
+
+def test_refusals_name_the_rule_and_leave_nothing_behind(tenant: Tenant, platform: Platform) -> None:
+    platform.offer(
+        allowedNamespaces={},
+        allowedNames={"roles": ["*"], "databases": ["{namespace}_*"]},
+        allowedExtensions=["pg_trgm"],
+    )
+    body = tenant.bootstrap(server=of(platform), extensions=[{"name": "pg_trgm"}, {"name": "hstore"}])
+    said = tenant.reaches("False", "ServerRefused")
+    assert f"is none of the allowedNames ({tenant.namespace}_*)" in said
+    assert "extensions hstore are not among its allowedExtensions (pg_trgm)" in said
+    role, database = body["spec"]["role"]["name"], body["spec"]["database"]["name"]
+    query = f"SELECT count(*) FROM pg_roles, pg_database WHERE rolname = '{role}' OR datname = '{database}'"
+    assert tenant.server.psql(query) == "0"
+    conditions = {it["type"]: it["status"] for it in tenant.get()["status"]["conditions"]}
+    assert conditions["Stalled"] == "True"
+    # What exists already, and belongs to nobody, is not taken.
+    tenant.server.psql(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'known'")
+    tenant.server.psql(f'CREATE DATABASE "{database}" OWNER "{role}"')
+    tenant.secret("own", {"password": "known"})
+    platform.offer(allowedNamespaces={})
+    owned = {"name": role, "passwordSecretRef": {"name": "own"}}
+    tenant.bootstrap(server=of(platform), role=owned, database={"name": database})
+    assert "its allowAdoption is false" in tenant.reaches("False", "ServerRefused")
+    platform.offer(allowedNamespaces={}, allowAdoption=True)
+    tenant.ready()
+    events = [it["note"] for it in tenant.events() if it["reason"] == "ServerRefused"]
+    assert any("allowedNames" in note for note in events)
+
+
+def test_server_says_what_its_administrator_lacks(tenant: Tenant, platform: Platform) -> None:
+    name = tenant.unique("weak")
+    tenant.server.psql(f"CREATE ROLE \"{name}\" LOGIN CREATEROLE PASSWORD 'weak-one'")
+    platform.secret(**tenant.admin_keys | {"username": name, "password": "weak-one"})
+    platform.offer(allowedNamespaces={})
+    status = platform.reaches("False", "AccessDenied")
+    (missing,) = status["missingRights"]
+    assert missing["sql"] == f'ALTER ROLE "{name}" CREATEDB'
+    conditions = {it["type"]: it["status"] for it in status["conditions"]}
+    assert conditions == {"Ready": "False", "Stalled": "True", "Reachable": "True", "RightsSuffice": "False"}
+    assert missing["sql"] in next(it["message"] for it in status["conditions"] if it["type"] == "Ready")
+    tenant.server.psql(missing["sql"])
+    platform.offer(allowedNamespaces={}, intervalSeconds=5)
+    assert "missingRights" not in platform.reaches("True", "Succeeded")
+    # An unchanged look writes nothing.
+    version = platform.get()["metadata"]["resourceVersion"]
+    failed = f"ALTER ROLE \"{name}\" PASSWORD 'another'"
+    metrics = tenant.operator.metrics()
+    assert metrics[f'dbbootstrap_server_ready{{server="{platform.name}"}}'] == 1
+    assert platform.get()["metadata"]["resourceVersion"] == version
+    tenant.server.psql(failed)
+    said = platform.reaches("False", "AdminLoginRefused")
+    message = next(it["message"] for it in said["conditions"] if it["type"] == "Ready")
+    assert f"refuses the administrator {name}" in message
+    # What was known of the server stays known.
+    assert said["server"]["host"] == tenant.server.host
+
+
+def test_deleted_server_drops_nothing_and_is_waited_for(tenant: Tenant, platform: Platform) -> None:
+    platform.offer(allowedNamespaces={})
+    tenant.bootstrap(server=of(platform), deletionPolicy="Delete")
+    tenant.ready()
+    uid = tenant.get()["metadata"]["uid"]
+    platform.delete()
+    assert "is not there; it is waited for" in tenant.reaches("False", "ReferenceNotFound")
+    tenant.plane.kubectl("-n", tenant.namespace, "delete", "dbb/shop", "--wait=false")
+    until(30, lambda: "being deleted" in json.dumps(tenant.get()["status"]["conditions"]))
+    assert tenant.query("SELECT 1") == [(1,)]
+    assert tenant.get()["metadata"]["uid"] == uid
+    platform.offer(allowedNamespaces={})
+    until(40, lambda: not _exists(tenant))
+
+
+def _exists(tenant: Tenant) -> bool:
+    try:
+        tenant.get()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    return True
+
+
+def test_secret_of_the_platform_shows_nowhere_in_the_tenants_namespace(tenant: Tenant, platform: Platform) -> None:
+    canary = f"canary{secrets.token_hex(8)}"
+    platform.secret(**tenant.admin_keys | {"password": canary})
+    platform.offer(allowedNamespaces={})
+    tenant.bootstrap(server=of(platform))
+    tenant.reaches("False", "AdminLoginRefused")
+    shown = json.dumps([tenant.get(), platform.get(), tenant.events()]) + tenant.operator.log
+    assert canary not in shown
+    assert base64.b64encode(canary.encode()).decode() not in shown
+    platform.secret(**tenant.admin_keys)
+    tenant.ready(seconds=60)
