@@ -97,6 +97,31 @@ async def test_update_for_superusers_is_refused_where_the_role_can_create(bootst
     assert report.changes == ()
 
 
+async def test_extension_is_not_even_begun_where_others_can_create(bootstrap: Bootstrap) -> None:
+    """Its script has run code of theirs by then, and not all that code does is rolled back."""
+    await bootstrap.ready()
+    bootstrap.as_superuser(
+        "CREATE SEQUENCE public.begun; CREATE FUNCTION public.note() RETURNS event_trigger SECURITY DEFINER"
+        " LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.nextval('public.begun'); END $$;"
+        "CREATE EVENT TRIGGER begun ON ddl_command_start WHEN TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION')"
+        " EXECUTE FUNCTION public.note()",
+        bootstrap.database,
+    )
+    begun = "SELECT is_called FROM public.begun"
+    bootstrap.raw["extensions"] = [{"name": "pageinspect", "schema": "public"}]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.SPEC_REJECTED
+    assert bootstrap.as_superuser(begun, bootstrap.database) == [(False,)]
+    # That the sequence tells: a superuser may do what the operator does not.
+    bootstrap.as_superuser("CREATE EXTENSION pageinspect VERSION '1.5' SCHEMA public", bootstrap.database)
+    assert bootstrap.as_superuser(begun, bootstrap.database) == [(True,)]
+    bootstrap.as_superuser("SELECT setval('public.begun', 1, false)", bootstrap.database)
+    bootstrap.raw["extensions"] = [{"name": "pageinspect", "version": "1.6"}]
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.SPEC_REJECTED
+    assert bootstrap.as_superuser(begun, bootstrap.database) == [(False,)]
+
+
 async def test_extension_schema_of_an_accomplice_is_refused(bootstrap: Bootstrap) -> None:
     await bootstrap.ready()
     accomplice = bootstrap.role + "_2"

@@ -315,6 +315,33 @@ async def test_source_that_was_rolled_back_stops_and_the_status_says_how_far_it_
     assert (await bootstrap.ready()).changes == ()
 
 
+async def test_what_a_run_has_left_and_mended_is_said_by_the_same_visit(bootstrap: Bootstrap) -> None:
+    kind = KINDS["SQL"]
+    bootstrap.migrate(kind.tool, kind.files)
+    await bootstrap.ready()
+    other = f"{bootstrap.role}_2"  # The fixture drops all that begin like the role.
+    bootstrap.as_superuser(f'CREATE ROLE "{other}"; GRANT "{other}" TO "{bootstrap.role}"')
+    bootstrap.as_superuser(
+        f'CREATE TABLE mended (id int); ALTER TABLE mended OWNER TO "{other}";'
+        f'GRANT CREATE ON SCHEMA public TO "{other}"',
+        bootstrap.database,
+    )
+    (before,) = outcome(await bootstrap.ready(), StageName.MIGRATIONS).warnings
+    assert f"table public.mended ({other})" in before
+    run = (
+        f'ALTER TABLE mended OWNER TO CURRENT_USER; CREATE TABLE left_over (); ALTER TABLE left_over OWNER TO "{other}"'
+    )
+    bootstrap.migrate(kind.tool, {**kind.files, "11_owners.sql": run})
+    report = await bootstrap.ready()
+    assert report.changes
+    (after,) = outcome(report, StageName.MIGRATIONS).warnings
+    assert f"table public.left_over ({other})" in after and "mended" not in after
+    (later,) = outcome(await bootstrap.ready(), StageName.MIGRATIONS).warnings
+    assert later == after
+    bootstrap.as_superuser("DROP TABLE left_over", bootstrap.database)
+    bootstrap.as_superuser(f'REVOKE CREATE ON SCHEMA public FROM "{other}"', bootstrap.database)
+
+
 async def test_what_keeps_later_migrations_from_working_is_said_with_its_cure(bootstrap: Bootstrap) -> None:
     kind = KINDS["SQL"]
     bootstrap.migrate(kind.tool, kind.files)
