@@ -25,6 +25,12 @@ CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
 CREATE SCHEMA other; CREATE TABLE other.cart (id int); CREATE TABLE other.only_there (id int);
 CREATE FUNCTION wipe() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DELETE FROM cart; END $$;
 CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS count FROM cart;
+CREATE FUNCTION wiping() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM wipe(); RETURN NEW; END $$;
+CREATE FUNCTION stamping() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at = now(); RETURN NEW; END $$;
+CREATE FUNCTION logging() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO logged SELECT one(); RETURN NULL; END $$;
+CREATE TABLE logged (id int); CREATE FUNCTION one() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+CREATE FUNCTION emptying() RETURNS int LANGUAGE sql BEGIN ATOMIC DELETE FROM cart RETURNING 1; END;
 """
 ROWS = """
 INSERT INTO cart SELECT n, CASE WHEN n < 3 THEN 'n' END, n, 'c', n FROM generate_series(1, 12) AS n;
@@ -91,6 +97,8 @@ async def shop(bootstrap: Bootstrap, tool: str) -> Shop:
     return found
 
 
+WIPING = """CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM line; RETURN NEW; END $$;
+CREATE TRIGGER t AFTER INSERT ON spare FOR EACH ROW EXECUTE FUNCTION f();"""
 REFUSED: Mapping[str, tuple[str, ...]] = {
     "DROP TABLE cart CASCADE;": ("drop table cart (public.cart: 12 rows)",),
     'drop /* x */ table\n\n if exists "cart" cascade': ("drop table cart (public.cart: 12 rows)",),
@@ -147,6 +155,24 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "DO $$ BEGIN EXECUTE 'SELECT 1'; END $$;\nALTER TABLE line DROP unheard": (
         'line 2: drop column "unheard" of line (there are rows',
     ),
+    f"{WIPING} INSERT INTO spare VALUES (1)": (
+        "line 2: fire the trigger t, which the migrations make, and which may destroy anything (there are rows",
+    ),
+    f"{WIPING} COPY line FROM '/x'": ("line 2: fire the trigger t",),
+    f"{WIPING} DO $$ BEGIN INSERT INTO spare VALUES (1); END $$": ("line 2: fire the trigger t",),
+    "CREATE TRIGGER t AFTER INSERT ON spare EXECUTE FUNCTION wiping();\nINSERT INTO spare VALUES (1)": (
+        "line 2: fire the trigger t, and by that wiping (there are rows",
+    ),
+    "CREATE RULE r AS ON INSERT TO spare DO ALSO DELETE FROM line;\nINSERT INTO spare VALUES (1)": ("fire the rule r",),
+    "CREATE FUNCTION zero() RETURNS int LANGUAGE sql AS 'DELETE FROM line RETURNING 0';\n"
+    "ALTER TABLE cart ADD zero int DEFAULT zero()": ("line 2: have zero called, which the migrations make",),
+    "ALTER FUNCTION wipe RENAME TO w;\nSELECT w()": ("line 2: call wipe (there are rows",),
+    "SELECT emptying()": ("call emptying (there are rows",),
+    f"{WIPING} SELECT one(); CREATE TRIGGER l AFTER INSERT ON person FOR EACH ROW EXECUTE FUNCTION logging();\n"
+    "DELETE FROM person WHERE id = 2": ("line 3: fire the trigger t",),
+    "CREATE FUNCTION f(begin int) RETURNS int LANGUAGE sql AS 'SELECT 1';\nDROP TABLE line": (
+        "line 2: drop table line",
+    ),
     "ALTER TABLE cart ADD double int GENERATED ALWAYS AS (id * 2) VIRTUAL, DROP price": ("which cannot be read",),
 }
 """What is said of each; all of it is one migration, and none of it may run."""
@@ -181,7 +207,14 @@ DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_type WHERE typname = 'x') THEN CREAT
 INSERT INTO parts SELECT 3; -- DROP TABLE cart
 COMMENT ON TABLE cart IS 'DROP TABLE cart; DELETE FROM cart'; SELECT setval('s', 2) FROM (SELECT 1) AS one WHERE false;
 CREATE FUNCTION quiet() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT quiet();
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at = now(); RETURN NEW; END $$;
+CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON person FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE TRIGGER stamping BEFORE INSERT OR UPDATE ON person FOR EACH ROW EXECUTE FUNCTION stamping();
+CREATE TRIGGER logging AFTER UPDATE ON person FOR EACH ROW EXECUTE FUNCTION logging();
+UPDATE person SET id = 1 WHERE id = 1; SELECT one();
 CREATE FUNCTION on_line() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM cart; RETURN NULL; END $$;
+CREATE TRIGGER on_line AFTER INSERT ON line FOR EACH ROW EXECUTE FUNCTION on_line();
+CREATE TABLE fresh (id int DEFAULT one()); INSERT INTO fresh VALUES (1);
 """
 
 
@@ -316,11 +349,19 @@ async def test_nobody_writes_between_the_last_count_and_the_end_of_the_migration
 
 
 @pytest.mark.parametrize("tool", ["SQL"])
-@pytest.mark.parametrize("text", ["DROP TABLE spare", "DO $$ BEGIN EXECUTE 'DROP TABLE spare'; END $$", "CALL empty()"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DROP TABLE spare",
+        "DO $$ BEGIN EXECUTE 'DROP TABLE spare'; END $$",
+        "CALL empty()",
+        "INSERT INTO logged VALUES (1)",
+    ],
+)
 async def test_first_rows_of_all_are_seen_when_they_come_while_an_earlier_migration_runs(
     bootstrap: Bootstrap, tool: str, text: str
 ) -> None:
-    makes = "CREATE PROCEDURE empty() LANGUAGE sql AS 'DELETE FROM spare';"
+    makes = f"CREATE PROCEDURE empty() LANGUAGE sql AS 'DELETE FROM spare'; {WIPING.replace('ON spare', 'ON logged')}"
     shop = Shop(bootstrap=bootstrap, tool=tool)
     shop.ask()
     await bootstrap.ready()

@@ -56,7 +56,22 @@ op.execute("SELECT 1")"""
 OWN_ENGINE = """import os
 with sa.create_engine(os.environ["DATABASE_URL"]).begin() as connection:
     connection.execute(sa.text("TRUNCATE cart CASCADE"))"""
+
+
+def trigger(body: str, table: str = "spare") -> str:
+    """Return statements that make a trigger with this body, in a function that is called like its table."""
+    makes = f"CREATE FUNCTION on_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$"
+    fires = f"CREATE TRIGGER t BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION on_{table}()"
+    return f'op.execute("{makes}"); op.execute("{fires}")\n'
+
+
+RULE = "CREATE RULE r AS ON INSERT TO spare DO ALSO DELETE FROM line"
+ZERO = "CREATE FUNCTION zero() RETURNS int LANGUAGE sql AS 'DELETE FROM line RETURNING 0'"
 REFUSED = {
+    trigger("DELETE FROM line")
+    + 'op.execute("INSERT INTO spare VALUES (1)")': "fire the trigger t, and by that on_spare",
+    f'op.execute("{RULE}"); op.execute("INSERT INTO spare VALUES (1)")': "fire the rule r, and by that (there are rows",
+    f'op.execute("{ZERO}"); op.execute("ALTER TABLE cart ADD zero int DEFAULT zero()")': "call zero (there are rows",
     'op.drop_table("line")': "drop table line (public.line: 2 rows)",
     'op.drop_column("cart", "price")': 'drop column "price" of cart (public.cart: 1 row)',
     'op.alter_column("cart", "note", type_=sa.String(3))': 'the type of column "note" of cart (public.cart: 1 row)',
@@ -84,7 +99,15 @@ op.add_column("cart", sa.Column("slug", sa.Text, server_default="x")); op.execut
 op.drop_column("cart", "slug")
 op.get_bind().execute(sa.text("DELETE FROM line WHERE id = :id"), {"id": 1})
 op.alter_column("cart", "price", type_=sa.BigInteger)
-op.execute("CREATE FUNCTION quiet() RETURNS int LANGUAGE sql AS 'SELECT 1'"); op.execute("SELECT quiet()")"""
+op.execute("CREATE FUNCTION quiet() RETURNS int LANGUAGE sql AS 'SELECT 1'"); op.execute("SELECT quiet()")
+"""
+STAMPED = (
+    trigger("NEW.note = now()::text", "cart")
+    + 'op.execute("UPDATE cart SET note = note WHERE id = 1")\n'
+    + trigger("DELETE FROM line", "line")
+    + 'op.create_table("fresh", sa.Column("id", sa.Integer)); op.execute("INSERT INTO fresh VALUES (1)")\n'
+)
+HARMLESS += STAMPED
 
 
 @pytest.mark.parametrize("kind", ["generic", "async"])

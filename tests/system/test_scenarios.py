@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from fix_operator import BOOTSTRAPS, Operator, until
@@ -193,6 +194,21 @@ def test_destructive_migration(tenant: Tenant) -> None:
     change(tenant, body, migrations=sql(files, allowDestructive=["3_drop.sql"]))
     tenant.ready()
     assert ledger(tenant, "SELECT to_regclass('public.users') IS NULL") == "t"
+
+
+def test_application_writes_into_a_table_that_is_about_to_go(tenant: Tenant) -> None:
+    body = shop(tenant, migrations=sql(FIRST | {"2_orders.sql": ORDERS}))
+    name = body["spec"]["database"]["name"]
+    waits = "SELECT 1 FROM pg_locks WHERE relation = 'orders'::regclass AND NOT granted"
+    with psycopg.connect(tenant.server.dsn(name)) as application:
+        application.execute("INSERT INTO orders VALUES (1)")
+        change(tenant, body, migrations=sql(FIRST | {"2_orders.sql": ORDERS, "3_drop.sql": "DROP TABLE orders"}))
+        until(20, lambda: tenant.server.psql(waits, dbname=name))
+        application.commit()
+    message = tenant.reaches("False", "DestructiveMigration")
+    assert "3_drop.sql line 1: drop table orders (public.orders: 1 row)" in message
+    assert tenant.query("SELECT count(*) FROM orders") == [(1,)]
+    assert users(tenant) == 3
 
 
 def test_edited_migration(tenant: Tenant) -> None:

@@ -11,8 +11,9 @@ from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.tools import stakes
 from database_bootstrap.tools.batch import Judged, Suspicion, suspicions_of
-from database_bootstrap.tools.effects import Code, Doubt, Finding, Name
-from database_bootstrap.tools.stakes import Asking, Ground, Stake
+from database_bootstrap.tools.calls import Asking
+from database_bootstrap.tools.effects import Code, Doubt, Finding, Kind, Name
+from database_bootstrap.tools.stakes import SOME, Ground, Stake
 from database_bootstrap.tools.tool import Options
 
 Answer = TypeVar("Answer")
@@ -82,14 +83,17 @@ class Recount:
         return await ask(self.connection, stakes.locks(self.findings, self.ground))
 
     async def check(self) -> None:
-        row = None
-        if any(one.code.is_opaque for one in self.findings):
-            row = await ask(self.connection, stakes.occupied(self.ground))
-        found = await ask(self.connection, stakes.at_stake(self.findings, self.ground, row))
-        lost = tuple(stake for stake in found if stake.lost)
+        lost = await self._lost("some table")
+        if any(each.rows == SOME for stake in lost for each in stake.lost):
+            lost = await self._lost(await ask(self.connection, stakes.occupied(self.ground)))
         if lost:
             so = "so the run was stopped before this migration: they came while it was under way"
             check([Risk(migration=self.migration, stakes=lost)], self.options, so)
+
+    async def _lost(self, row: str | None) -> tuple[Stake, ...]:
+        """Return what would be lost; `row` is a table that has one, as far as that is known."""
+        found = await ask(self.connection, stakes.at_stake(self.findings, self.ground, row))
+        return tuple(stake for stake in found if stake.lost)
 
 
 def recounts_of(
@@ -110,7 +114,15 @@ def _recount(
     # Judged by itself, its names are those of now; what is the batch's own was not there before, or was no suspect.
     alone = suspicions_of([migration], path[0] if path else options.schema)
     known = {_place(one.finding) for one in suspected}
-    findings = [replace(one.finding, doubt=Doubt.NONE) for one in alone.found if _place(one.finding) in known]
+    # What code does that the migrations before it have made, only the batch knows.
+    code = [one.finding for one in suspected if one.finding.code.is_opaque]
+    told = {one.line for one in code if one.kind is Kind.ANYTHING}
+    findings = [
+        replace(one.finding, doubt=Doubt.NONE)
+        for one in alone.found
+        if _place(one.finding) in known and not (one.finding.code.is_opaque and one.finding.line in told)
+    ]
+    findings += [one for one in code if one not in findings]
     return Recount(
         connection=connection,
         options=options,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from database_bootstrap.tools.destructive import effects_of
 from database_bootstrap.tools.effects import (
+    Changed,
     Code,
     Copied,
     Doubt,
@@ -15,8 +16,11 @@ from database_bootstrap.tools.effects import (
     Made,
     Name,
     Renamed,
+    Uses,
+    Watch,
 )
-from database_bootstrap.tools.queries import NOWHERE, TEMPORARY
+from database_bootstrap.tools.queries import TEMPORARY
+from database_bootstrap.tools.running_code import RunningCode
 from database_bootstrap.tools.sql_text import STEPS_LIMIT, TooIntricate
 from database_bootstrap.tools.things import Thing, reached_by, sources_of
 
@@ -63,7 +67,7 @@ def suspicions_of(migrations: Iterable[Judged], schema: str) -> Suspicions:
     found: list[Suspicion] = []
     for migration in judged:
         for effect in migration.effects:
-            if isinstance(effect, Finding):
+            if isinstance(effect, Finding | Changed | Uses):
                 found.extend(Suspicion(migration, known) for known in names.judge(effect))
             else:
                 names.note(effect)
@@ -80,7 +84,10 @@ class _Names:
         self._things: dict[Key, Thing] = {}
         self._columns: dict[tuple[Name, str], str | None] = {}
         self._enums: set[str] = set()
-        self._harmless: dict[Key, bool] = {}
+        self._prepared: set[str] = set()
+        self._code = RunningCode(
+            lambda name: self._key(Kind.FUNCTION, name)[1:], lambda name: self._thing(Kind.TABLE, name)
+        )
         self._until_commit: set[Key] = set()
         self._loose: dict[tuple[Kind, str], Thing] = {}
         """What has a new name, in whichever schema, where the search path moves."""
@@ -90,13 +97,27 @@ class _Names:
         self._renames_columns = False
         self._steps = 0
 
-    def judge(self, finding: Finding) -> list[Finding]:
+    def judge(self, effect: Finding | Changed | Uses) -> list[Finding]:
         """Return the findings with the names of before; none for what was not there then."""
-        if finding.kind in (Kind.FUNCTION, Kind.PREPARED):
-            found = self._call(finding)
-            return [found] if found else []
-        if finding.kind is Kind.ANYTHING and self._doubt is Doubt.NONE:
+        found = self._run(effect)
+        if self._doubt is Doubt.NONE and any(one.kind is Kind.ANYTHING for one in found):
             self._doubt = Doubt.ABSENT
+        return found
+
+    def _run(self, effect: Finding | Changed | Uses) -> list[Finding]:
+        match effect:
+            case Changed():
+                return self._code.change(effect)
+            case Uses():
+                return self._code.use(effect)
+            case Finding(kind=Kind.FUNCTION):
+                return self._code.call(effect)
+            case Finding(kind=Kind.PREPARED):
+                # Prepared by nobody here: it may be anything.
+                return [] if effect.name.name in self._prepared else [replace(effect, kind=Kind.ANYTHING)]
+        return self._destroy(effect)
+
+    def _destroy(self, finding: Finding) -> list[Finding]:
         if finding.kind in (Kind.ANYTHING, Kind.ROLE, Kind.DATABASE):
             return [finding]
         thing = self._thing(finding.kind, finding.name)
@@ -107,20 +128,17 @@ class _Names:
         self._forget(finding, thing)
         return [one for one in of_before if one is not None] + last
 
-    def note(self, effect: Made | Renamed | Copied | Joined) -> None:
+    def note(self, effect: Made | Renamed | Copied | Joined | Watch) -> None:
         """Keep in mind what was made or renamed, and what came into what."""
         match effect:
+            case Watch() | Made(kind=Kind.FUNCTION) | Renamed(kind=Kind.FUNCTION):
+                self._code.note(effect)
             case Renamed():
                 self._rename(effect)
             case Copied():
-                table = self._thing(Kind.TABLE, effect.into)
-                table.copies.update({self._thing(Kind.TABLE, one): None for one in effect.sources})
-                for one in effect.moved:
-                    self._thing(Kind.TABLE, one).is_spoilt = True
+                self._copy(effect)
             case Joined():
-                self._put(
-                    self._thing(Kind.TABLE, effect.child), self._thing(Kind.TABLE, effect.parent), leaves=effect.leaves
-                )
+                self._join(effect)
             case Made(kind=Kind.ROLLBACK):
                 self._roll_back()
             case Made(kind=Kind.COMMIT):
@@ -130,6 +148,18 @@ class _Names:
                 self._doubt = Doubt.ALWAYS
             case _:
                 self._make(effect)
+
+    def _copy(self, effect: Copied) -> None:
+        table = self._thing(Kind.TABLE, effect.into)
+        table.copies.update({self._thing(Kind.TABLE, one): None for one in effect.sources})
+        for one in effect.moved:
+            self._thing(Kind.TABLE, one).is_spoilt = True
+
+    def _join(self, effect: Joined) -> None:
+        child, parent = self._thing(Kind.TABLE, effect.child), self._thing(Kind.TABLE, effect.parent)
+        self._code.relate(child, parent)
+        if not effect.is_new:
+            self._put(child, parent, leaves=effect.leaves)
 
     def commit(self) -> None:
         """Forget what goes with the transaction."""
@@ -143,7 +173,8 @@ class _Names:
                 self._columns[table, effect.column] = None
             return
         key = self._key(effect.kind, effect.name)
-        self._harmless[key] = effect.harmless
+        if effect.kind is Kind.PREPARED:
+            self._prepared.add(effect.name.name)
         if effect.kind is Kind.TYPE:
             self._enums.add(effect.name.name)
         if self._schema is None and effect.kind in (Kind.TABLE, Kind.TYPE) and key[1] is None:
@@ -153,16 +184,6 @@ class _Names:
             self._until_commit.add(key)
         if effect.kind is Kind.TABLE and key[1] is not None and key[1] != TEMPORARY:
             self._put(thing, self._thing(Kind.SCHEMA, Name(None, key[1])), leaves=False)
-
-    def _call(self, finding: Finding) -> Finding | None:
-        key = self._key(finding.kind, finding.name)
-        if key not in self._harmless:
-            # Prepared by nobody here: it may be anything.
-            return replace(finding, kind=Kind.ANYTHING) if finding.kind is Kind.PREPARED else finding
-        if finding.kind is Kind.PREPARED or self._harmless[key]:
-            return None
-        words = f"call {finding.name}, which the migrations make, and"
-        return replace(finding, kind=Kind.ANYTHING, name=NOWHERE, what=f"{words} which may destroy anything")
 
     def _rename(self, effect: Renamed) -> None:
         thing = self._thing(Kind.TABLE if effect.columns else effect.kind, effect.old)

@@ -9,7 +9,19 @@ from dataclasses import replace
 
 from database_bootstrap.tools import opaque
 from database_bootstrap.tools.alter_table import alter_table
-from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name, Reach, Renamed
+from database_bootstrap.tools.effects import (
+    Changed,
+    Code,
+    Effect,
+    Finding,
+    Joined,
+    Kind,
+    Made,
+    Name,
+    Reach,
+    Renamed,
+    Uses,
+)
 from database_bootstrap.tools.queries import (
     NOWHERE,
     TEMPORARY,
@@ -22,6 +34,7 @@ from database_bootstrap.tools.queries import (
 )
 from database_bootstrap.tools.sql_text import Piece, parts_of, pieces
 from database_bootstrap.tools.statements import Node, parsed
+from database_bootstrap.tools.watches import changed_by, event_trigger, rule, trigger, uses_of
 
 _ALWAYS = frozenset({
     "drop", "alter", "truncate", "delete", "update", "merge", "with", "select", "values", "do", "call", "execute",
@@ -34,48 +47,78 @@ _ALWAYS = frozenset({
 def effects_of(text: str) -> list[Effect]:
     """Return the effects of a script's statements, in order; raise `TooIntricate`."""
     found: list[Effect] = []
+    told: set[Effect] = set()
     line, counted = 1, 0
     for piece in pieces(text):
         for effect in _of_piece(piece, text):
+            if isinstance(effect, Changed):
+                if effect in told:
+                    continue  # Thousands of INSERTs run what the first one runs.
+                told.add(effect)
+            elif not isinstance(effect, Finding):
+                told.clear()
             line, counted = line + text.count("\n", counted, piece.start), piece.start
-            found.append(replace(effect, line=line) if isinstance(effect, Finding) else effect)
+            found.append(replace(effect, line=line) if isinstance(effect, Finding | Changed | Uses) else effect)
     return found
 
 
 def _of_piece(piece: Piece, text: str) -> Iterator[Effect]:
     first = piece.words[0] if piece.words else ""
     if first and first not in _ALWAYS and not opaque.may_hide(text, piece.start, piece.end):
-        return
+        if first not in ("insert", "copy"):
+            return
+        if changed := changed_by(text, piece.start):
+            yield changed
+            return
     statement = text[piece.start : piece.end]
     if first == "do":
         yield from opaque.of_block(statement)
         return
-    node = parsed(statement)
-    if node is None and first == "create":
-        node = parsed(opaque.without_bodies(statement))
-    if node is None:
+    # Where a function's body ends only the grammar knows for sure: there may be more than one.
+    nodes = parsed(statement)
+    if not nodes and first == "create":
+        nodes = parsed(opaque.without_bodies(statement))
+    if not nodes:
         yield from opaque.of_unparsed(piece.words, statement)
-        return
+    for node in nodes:
+        yield from _of_node(node, statement)
+
+
+def _of_node(node: Node, statement: str) -> Iterator[Effect]:
     kind, body = next(iter(node.items()))
     if kind == "CreateFunctionStmt":
-        yield Made(kind=Kind.FUNCTION, name=name_of(body["funcname"]), harmless=_is_harmless(body, statement))
+        yield _function(body, statement)
     elif kind in _QUERIES:
         yield from of_queries(node)
-    elif rule := _RULES.get(kind):
-        yield from rule(body)
+    else:
+        if kind not in _RUN_LATER:
+            yield from uses_of(body)
+        if found := _RULES.get(kind):
+            yield from found(body)
 
 
-def _is_harmless(body: Node, statement: str) -> bool:
-    """Whether a function that is made here can destroy nothing when it is called."""
+def _function(body: Node, statement: str) -> Made:
     options = {str(each["DefElem"]["defname"]): each["DefElem"].get("arg", {}) for each in body.get("options", ())}
     language = str(options.get("language", {}).get("String", {}).get("sval", "sql")).lower()
+    items = options.get("as", {}).get("List", {}).get("items", ())
+    sources = [source for each in items if (source := str(each["String"]["sval"]))]
+    found = list(of_queries(body["sql_body"])) if "sql_body" in body else []
+    for source in sources or parts_of(statement).strings:
+        found += body_of(language, source)
+    names = body.get("returnType", {}).get("names", ())
+    return Made(
+        kind=Kind.FUNCTION,
+        name=name_of(body["funcname"]),
+        body=tuple(found),
+        runs_by_itself=bool(body.get("replace")) and bool(names) and names[-1]["String"]["sval"] == "trigger",
+    )
+
+
+def body_of(language: str, source: str) -> list[Effect]:
+    """Return what a function does when it is called, by its source."""
     if language == "plpgsql":
-        return not any(opaque.of_body(source) for source in parts_of(statement).strings)
-    if language != "sql":
-        return False
-    if "sql_body" in body:
-        return not any(of_queries(body["sql_body"]))
-    return not any(isinstance(each, Finding) for source in parts_of(statement).strings for each in effects_of(source))
+        return opaque.of_body(source)
+    return effects_of(source) if language == "sql" else [opaque.unknown()]
 
 
 def _cascades(body: Node) -> bool:
@@ -96,6 +139,8 @@ def _drop(body: Node) -> Iterator[Effect]:
 
 
 def _name_of_object(node: Node) -> Name:
+    if "ObjectWithArgs" in node:
+        return name_of(node["ObjectWithArgs"]["objname"])
     if "TypeName" in node:
         return name_of(node["TypeName"]["names"])
     return name_of(node["List"]["items"]) if "List" in node else Name(None, str(node["String"]["sval"]))
@@ -129,6 +174,7 @@ def _truncate(body: Node) -> Iterator[Effect]:
     reach = Reach.TRUNCATED if _cascades(body) else Reach.ITSELF
     for each in body.get("relations", ()):
         name = relation_of(each["RangeVar"])
+        yield Changed(table=name)
         yield Finding(code=Code.TRUNCATE, what="truncate", kind=Kind.TABLE, name=name, reach=reach)
 
 
@@ -136,6 +182,8 @@ def _create_table(body: Node) -> Iterator[Effect]:
     name = made_name(body["relation"])
     if not body.get("if_not_exists") or name.schema == TEMPORARY:
         yield Made(kind=Kind.TABLE, name=name, until_commit=body.get("oncommit") == "ONCOMMIT_DROP")
+    for each in body.get("inhRelations", ()):
+        yield Joined(parent=relation_of(each["RangeVar"]), child=name, is_new=True)
 
 
 def _create_table_as(body: Node) -> Iterator[Effect]:
@@ -181,7 +229,14 @@ def _transaction(body: Node) -> Iterator[Effect]:
         yield Made(kind=Kind.COMMIT, name=NOWHERE)
 
 
-_RENAMED = {"OBJECT_TABLE": Kind.TABLE, "OBJECT_SCHEMA": Kind.SCHEMA, "OBJECT_TYPE": Kind.TYPE}
+_RENAMED = {
+    "OBJECT_TABLE": Kind.TABLE,
+    "OBJECT_SCHEMA": Kind.SCHEMA,
+    "OBJECT_TYPE": Kind.TYPE,
+    "OBJECT_FUNCTION": Kind.FUNCTION,
+    "OBJECT_PROCEDURE": Kind.FUNCTION,
+    "OBJECT_ROUTINE": Kind.FUNCTION,
+}
 
 
 def _rename(body: Node) -> Iterator[Effect]:
@@ -209,6 +264,8 @@ def _move(body: Node) -> Iterator[Effect]:
 _QUERIES = frozenset(
     {"SelectStmt", "InsertStmt", "DeleteStmt", "UpdateStmt", "MergeStmt", "CopyStmt", "DeclareCursorStmt", "CallStmt"}
 )
+_RUN_LATER = frozenset({"ExplainStmt", "PrepareStmt", "CreateTableAsStmt", "RuleStmt", "CreateTrigStmt"})
+"""Whose functions are called at another time, or are told of already."""
 _RULES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
     "DropStmt": _drop,
     "DropOwnedStmt": _drop_owned,
@@ -226,4 +283,7 @@ _RULES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
     "TransactionStmt": _transaction,
     "RenameStmt": _rename,
     "AlterObjectSchemaStmt": _move,
+    "CreateTrigStmt": trigger,
+    "CreateEventTrigStmt": event_trigger,
+    "RuleStmt": rule,
 }

@@ -106,6 +106,8 @@ class Finding:
     change: Change | None = None
     """Of a column's type."""
     doubt: Doubt = Doubt.NONE
+    is_watched: bool = False
+    """Of a call: to put rows in is enough to run code that may destroy anything."""
     line: int | None = None
     """Where the statement begins, counted from 1."""
 
@@ -117,8 +119,10 @@ class Made:
     kind: Kind
     name: Name
     column: str | None = None
-    harmless: bool = False
-    """Of a function: nothing in its body can destroy rows."""
+    body: tuple["Effect", ...] = ()
+    """Of a function: what it does when it is called."""
+    runs_by_itself: bool = False
+    """Of a function: triggers that were there before may run it from here on."""
     until_commit: bool = False
     """It goes with the transaction."""
 
@@ -151,6 +155,38 @@ class Joined:
     parent: Name
     child: Name
     leaves: bool = False
+    is_new: bool = False
+    """It was made as its child: what is in it was never anything else's."""
 
 
-Effect = Finding | Made | Renamed | Copied | Joined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Code that runs by itself from here on when rows of a table change: a trigger, a rule."""
+
+    table: Name | None
+    """None where it cannot be told."""
+    what: str
+    """In imperative words."""
+    body: tuple["Effect", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """Rows of a table change, and what watches it runs."""
+
+    table: Name | None
+    """None where it cannot be told."""
+    inserts: bool = False
+    """Nothing but new rows: they take no others along."""
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uses:
+    """A definition that has a function called: at once, or whenever rows are put in or read."""
+
+    function: Name
+    line: int | None = None
+
+
+Effect = Finding | Made | Renamed | Copied | Joined | Watch | Changed | Uses

@@ -7,7 +7,7 @@ comments will do to see that nothing in it can destroy rows; anything else count
 import re
 from collections.abc import Iterator
 
-from database_bootstrap.tools.effects import Code, Effect, Finding, Kind, Made, Name
+from database_bootstrap.tools.effects import Changed, Code, Effect, Finding, Kind, Made, Name, Watch
 from database_bootstrap.tools.sql_text import parts_of
 
 _ANYTHING = Name(None, "")
@@ -27,7 +27,12 @@ _DROPS = re.compile(r"\bdrop\s+(?!constraint\b|default\b|not\s+null\b)")
 _HIDES = re.compile(r"\brename\b|\bset\s+schema\b|\bsearch_path\b|\battach\s+partition\b|\binherit\b")
 """What gives a name to something else, or lets one thing go with another."""
 _RETYPES = re.compile(r"\balter\s+(?:column\s+)?(?!table\b|type\b|column\b)\S+\s+(?:set\s+data\s+)?type\b")
-_OF_TRIGGER = re.compile(r"\bexecute\s+(?:function|procedure)\s+[^\s(]+\s*\(")
+_OF_TRIGGER = re.compile(r"\bexecute\s+(?:function|procedure)\s+(?P<name>[^(;]*?)\s*\(")
+_MAKES_CODE = re.compile(r"\bcreate\s+(?:or\s+replace\s+)?(?:function|procedure|rule|event)\b")
+_QUOTED_NO_CALL = re.compile(r'\b(?:into|table|references|on|exists|with)\s+(?:only\s+)?(?:(?:""|[\w$]+)\s*\.\s*)?""')
+_QUOTED_CALL = re.compile(r'""\s*\(')
+_INTO = re.compile(r"\binsert\s+into\s+(?P<name>[\w$.]+)?")
+_CHANGES_ROWS = re.compile(r"\binsert\s+into\b|\bupdate\b|\bdelete\s+from\b|\bmerge\s+into\b|\bcopy\b|\btruncate\b")
 _RUNS = re.compile(r'\bexecute\b|\bcall\b|\bperform\s+""')
 _CALLED = re.compile(r"((?:[a-z_\u0080-\U0010ffff][\w$]*\s*\.\s*)?[a-z_\u0080-\U0010ffff][\w$]*)\s*\(")
 _NO_CALL = frozenset(
@@ -39,8 +44,12 @@ _NO_CALL = frozenset(
         "then", "else", "raise", "do", "set", "include", "within", "group", "by", "with", "materialized",
     }
 )  # fmt: skip
+_PLAIN = re.compile(r"[\w$]+(?:\.[\w$]+)?")
+_ROUTINE = re.compile(r"\s*create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(?P<name>[^(]*)")
+_WATCH = re.compile(r"\s*create\s+(?:or\s+replace\s+)?(?:constraint\s+|event\s+)?(?:trigger|rule)\b")
 _CHANGES = re.compile(r"\b(?:truncate|delete|merge|update)\b")
 _BODY = re.compile(r"\$(?P<tag>[^\W\d]\w*)?\$.*?\$(?(tag)(?P=tag))\$", re.DOTALL)
+_STRING = re.compile(r"'[^'\\]*(?:''[^'\\]*)*'")
 _LANGUAGE = re.compile(r"\blanguage\s+(\S+)")
 _CONDITION = re.compile(r"\bwhere\b")
 _PARENTHESES = re.compile(r"\([^()]*\)")
@@ -54,6 +63,10 @@ def may_hide(text: str, start: int, end: int) -> bool:
 def of_unparsed(words: tuple[str, ...], statement: str) -> Iterator[Effect]:
     """Yield what a statement may destroy that the grammar could not read: newer syntax, or too long for it."""
     own = _ROW_LOCK.sub(" ", parts_of(statement).own)
+    if words[:1] == ("create",):
+        yield from _unparsed_code(own)
+    elif _CHANGES_ROWS.search(own):
+        yield Changed(table=None)
     if _is_suspicious(words[0] if words else "", own):
         start = " ".join(words[:3]) or "statement"
         yield _finding(Code.UNPARSED, f"run `{start} …`, which cannot be read")
@@ -104,17 +117,49 @@ def of_block(statement: str) -> Iterator[Effect]:
 
 def of_body(source: str) -> list[Effect]:
     """Return what code in PL/pgSQL may destroy: all in one, where it cannot be told; and what it calls and hides."""
-    own = _OF_TRIGGER.sub(" (", _ROW_LOCK.sub(" ", parts_of(source).own))
-    hidden = [Made(kind=Kind.HIDDEN, name=_ANYTHING)] if _HIDES.search(own) else []
-    if _drops(own) or any(pattern.search(own) for pattern in (_RETYPES, _RUNS, _CHANGES)):
-        return [_finding(Code.OPAQUE, "run a block of code"), *hidden]
+    text = _ROW_LOCK.sub(" ", parts_of(source).own)
+    own = _OF_TRIGGER.sub(" (", text)
+    hidden: list[Effect] = [Made(kind=Kind.HIDDEN, name=_ANYTHING)] if _HIDES.search(own) else []
+    if _drops(own) or any(pattern.search(own) for pattern in (_RETYPES, _RUNS, _CHANGES, _MAKES_CODE)):
+        return [unknown(), *hidden]
+    if _QUOTED_CALL.search(_QUOTED_NO_CALL.sub(" x ", own)):
+        return [unknown(), *hidden]
     names = dict.fromkeys(re.sub(r"\s", "", name) for name in _CALLED.findall(own))
     calls = [
         Finding(code=Code.OPAQUE, what="call", kind=Kind.FUNCTION, name=_name_of(name))
         for name in names
         if name not in _NO_CALL and not name.startswith("pg_catalog.")
     ]
-    return [*calls, *hidden]
+    watches = [
+        Watch(table=None, what="fire a trigger", body=_run_by(found["name"])) for found in _OF_TRIGGER.finditer(text)
+    ]
+    changes = [Changed(table=_table(found["name"]), inserts=True) for found in _INTO.finditer(own)]
+    return [*calls, *watches, *changes, *hidden]
+
+
+def _run_by(name: str) -> tuple[Effect, ...]:
+    """Return what a trigger does that calls this, as it stands between EXECUTE FUNCTION and the parenthesis."""
+    if not _PLAIN.fullmatch(name):
+        return (unknown(),)
+    return (Finding(code=Code.OPAQUE, what="call", kind=Kind.FUNCTION, name=_name_of(name)),)
+
+
+def _table(name: str | None) -> Name | None:
+    return _name_of(name) if name and _PLAIN.fullmatch(name) else None
+
+
+def _unparsed_code(own: str) -> Iterator[Effect]:
+    """Yield what a CREATE makes that runs later, and that nobody can read."""
+    opaque = (unknown(),)
+    if found := _ROUTINE.match(own):
+        name = found["name"].replace(" ", "")
+        by_itself = bool(re.search(r"\breturns\s+trigger\b", own))
+        if _PLAIN.fullmatch(name):
+            yield Made(kind=Kind.FUNCTION, name=_name_of(name), body=opaque, runs_by_itself=by_itself)
+        else:
+            yield _finding(Code.UNPARSED, "run `create function …`, which cannot be read")
+    elif _WATCH.match(own):
+        yield Watch(table=None, what="fire a trigger or rule", body=opaque)
 
 
 def _name_of(name: str) -> Name:
@@ -124,7 +169,12 @@ def _name_of(name: str) -> Name:
 
 def without_bodies(statement: str) -> str:
     """Return a CREATE FUNCTION without the code in it, which may be too long for the grammar."""
-    return _BODY.sub("''", statement)
+    return _STRING.sub("''", _BODY.sub("''", statement))
+
+
+def unknown() -> Finding:
+    """Return the finding for code in a language that is not read."""
+    return _finding(Code.OPAQUE, "run a block of code")
 
 
 def _finding(code: Code, what: str) -> Finding:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from database_bootstrap.tools.effects import Code, Copied, Effect, Finding, Kind, Made, Name, Reach
+from database_bootstrap.tools.effects import Changed, Code, Copied, Effect, Finding, Kind, Made, Name, Reach
 from database_bootstrap.tools.statements import Node
 
 NOWHERE = Name(None, "")
@@ -37,12 +37,14 @@ def of_queries(node: Any) -> Iterator[Effect]:
 
 
 def _delete(body: Node) -> Iterator[Effect]:
+    yield Changed(table=relation_of(body["relation"]))
     if not _depends_on_rows(body.get("whereClause")):
         name = relation_of(body["relation"])
         yield Finding(code=Code.DELETE, what="delete all rows of", kind=Kind.TABLE, name=name, reach=Reach.DELETED)
 
 
 def _update(body: Node) -> Iterator[Effect]:
+    yield Changed(table=relation_of(body["relation"]))
     if not _depends_on_rows(body.get("whereClause")):
         columns = tuple(dict.fromkeys(str(each["ResTarget"]["name"]) for each in body.get("targetList", ())))
         words = f"overwrite {', '.join(columns)} in all rows of"
@@ -51,6 +53,7 @@ def _update(body: Node) -> Iterator[Effect]:
 
 
 def _merge(body: Node) -> Iterator[Effect]:
+    yield Changed(table=relation_of(body["relation"]))
     yield from copied(relation_of(body["relation"]), [body.get("sourceRelation"), body.get("withClause")])
     clauses = [each["MergeWhenClause"].get("commandType") for each in body.get("mergeWhenClauses", ())]
     if "CMD_DELETE" in clauses:
@@ -81,7 +84,14 @@ def _call(body: Node) -> Iterator[Effect]:
 
 
 def _insert(body: Node) -> Iterator[Effect]:
+    updates = body.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE"
+    yield Changed(table=relation_of(body["relation"]), inserts=not updates)
     yield from copied(relation_of(body["relation"]), [body.get("selectStmt"), body.get("withClause")])
+
+
+def _copy(body: Node) -> Iterator[Effect]:
+    if body.get("is_from"):
+        yield Changed(table=relation_of(body["relation"]), inserts=True)
 
 
 def _select(body: Node) -> Iterator[Effect]:
@@ -99,15 +109,15 @@ def into(body: Node) -> Iterator[Effect]:
 
 def copied(name: Name, query: Any) -> Iterator[Effect]:
     """Say whose rows a query puts into a table."""
-    queries = {Name(None, str(each["ctename"])) for each in _all(query, "CommonTableExpr")}
-    moved = dict.fromkeys(relation_of(each["relation"]) for each in _all(query, "DeleteStmt"))
-    sources = dict.fromkeys(relation_of(each) for each in _all(query, "RangeVar"))
+    queries = {Name(None, str(each["ctename"])) for each in every(query, "CommonTableExpr")}
+    moved = dict.fromkeys(relation_of(each["relation"]) for each in every(query, "DeleteStmt"))
+    sources = dict.fromkeys(relation_of(each) for each in every(query, "RangeVar"))
     found = (*moved, *(one for one in sources if one not in queries and one not in moved))
     if found:
         yield Copied(into=name, sources=found, moved=tuple(moved))
 
 
-def _all(node: Any, kind: str) -> Iterator[Node]:
+def every(node: Any, kind: str) -> Iterator[Node]:
     """Yield all nodes of a kind."""
     stack = [node]
     while stack:
@@ -128,6 +138,7 @@ _IN_QUERIES: Mapping[str, Callable[[Node], Iterator[Effect]]] = {
     "funccall": _call,
     "SelectStmt": _select,
     "InsertStmt": _insert,
+    "CopyStmt": _copy,
 }
 
 

@@ -4,19 +4,16 @@ A row that the session may not see is no row that is not there: what cannot be r
 has not a single page.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 from psycopg import sql
 
 from database_bootstrap.tools import stakes_sql
+from database_bootstrap.tools.calls import Asking, opaque_calls
 from database_bootstrap.tools.column_types import type_of_catalogue
-from database_bootstrap.tools.effects import Code, Doubt, Finding, Kind, Name
+from database_bootstrap.tools.effects import Code, Doubt, Finding, Kind
 
-Answer = TypeVar("Answer")
-Asking = Generator[str, list[tuple[Any, ...]], Answer]
-"""Yields queries, is sent their rows, and returns an answer."""
 LIMIT = 1_000_000
 """More rows than that need not be counted."""
 SOME = -1
@@ -145,13 +142,13 @@ def _first_with_a_row(tables: Sequence[_Table], ground: Ground) -> str:
 def at_stake(findings: Sequence[Finding], ground: Ground, row: str | None) -> Asking[list[Stake]]:
     """Return what each of these would cost; `row` is a table that has one, which is enough for opaque code."""
     some = (Lost(row, SOME),) if row is not None else ()
-    calls = yield from _opaque_calls([one for one in findings if one.kind is Kind.FUNCTION])
+    calls = yield from opaque_calls([one for one in findings if one.kind is Kind.FUNCTION])
     stakes = []
     for finding in findings:
         lost: Sequence[Lost] = ()
         if finding.kind is Kind.DATABASE:
             lost = (Lost(finding.name.name, None),)
-        elif finding.kind is Kind.ANYTHING or finding.name in calls:
+        elif finding.kind is Kind.ANYTHING or (finding.kind is Kind.FUNCTION and finding.name in calls):
             lost = some
         elif finding.kind is not Kind.FUNCTION:
             lost, is_there = yield from _of_tables(finding, ground)
@@ -159,16 +156,6 @@ def at_stake(findings: Sequence[Finding], ground: Ground, row: str | None) -> As
                 lost = some
         stakes.append(Stake(finding=finding, lost=tuple(lost)))
     return stakes
-
-
-def _opaque_calls(findings: Sequence[Finding]) -> Asking[frozenset[Name]]:
-    """Return those functions that somebody of this database has written, and that may change something."""
-    names = {finding.name for finding in findings}
-    if not names:
-        return frozenset()
-    found = yield stakes_sql.FUNCTIONS.format(names=[name.name for name in names]).as_string()
-    known = {Name(schema, name) for schema, name in found} | {Name(None, name) for _, name in found}
-    return frozenset(names & known)
 
 
 def _of_tables(finding: Finding, ground: Ground) -> Asking[tuple[Sequence[Lost], bool]]:

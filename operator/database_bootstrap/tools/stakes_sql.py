@@ -56,8 +56,9 @@ LOCKABLE = sql.SQL("""
 """What the session may lock; views and foreign tables cannot be."""
 SNAPSHOT = "SELECT oid::bigint, relnatts FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'f')"
 FUNCTIONS = sql.SQL(f"""
-    SELECT DISTINCT n.nspname::text, p.proname::text
+    SELECT n.nspname::text, p.proname::text, l.lanname::text, p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid)
     FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
     WHERE p.proname = ANY ({{names}}::text[]) AND p.provolatile = 'v' AND p.prokind IN ('f', 'p')
       AND n.nspname NOT IN ('pg_catalog', 'information_schema')
       AND {_NO_MEMBER.format(catalogue="'pg_catalog.pg_proc'", oid="p.oid")}

@@ -65,20 +65,20 @@ def statement_of(piece: Piece, text: str) -> Statement:
 
     The grammar is one version's, and newer servers know more: they decide.
     """
-    node = parsed(text)
-    return _statement_of_words(piece, text) if node is None else _statement_of_node(piece, node)
+    nodes = parsed(text)
+    return _statement_of_node(piece, nodes[0]) if len(nodes) == 1 else _statement_of_words(piece, text)
 
 
-def parsed(text: str) -> Node | None:
-    """Return the tree of one statement; None for what the grammar does not know, and for what is too long for it."""
+def parsed(text: str) -> list[Node]:
+    """Return the trees of a text's statements; none for what the grammar does not know, or is too long for it."""
     if len(text) > _LENGTH_LIMIT:
-        return None
+        return []
     try:
         found: list[dict[str, Node]] = pgparse.parse(text)
     # RecursionError: json reads about 300 nested expressions.
     except (pgparse.PGQueryError, RecursionError):
-        return None
-    return found[0]["stmt"] if len(found) == 1 else None
+        return []
+    return [each["stmt"] for each in found]
 
 
 def _statement_of_node(piece: Piece, node: Node) -> Statement:

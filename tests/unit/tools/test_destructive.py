@@ -14,6 +14,14 @@ from database_bootstrap.tools.effects import Doubt, Effect, Finding, Kind
 from database_bootstrap.tools.sql_text import parts_of
 
 LONG = ", ".join(f"({number}, 'DELETE FROM cart; UPDATE x SET y = 1')" for number in range(300))
+LONG_COMMENT = f"/* {LONG} */".replace("'", "")
+WIPES = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM kept; RETURN NEW; END $$"
+STAMPS = (
+    "CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW IS DISTINCT FROM OLD THEN"
+    " NEW.updated_at = now(); NEW.by := coalesce(current_setting('app.by', true), user); END IF; RETURN NEW; END $$"
+)
+FIRES = "CREATE TRIGGER t AFTER INSERT ON a FOR EACH ROW EXECUTE FUNCTION f()"
+ZERO = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'DELETE FROM kept RETURNING 0'"
 DESTROYS = {
     "DROP SCHEMA s CASCADE": "DS101 s",
     "DROP TABLE cart": "DS102 cart",
@@ -123,6 +131,53 @@ DESTROYS = {
     "DO $$ BEGIN ALTER TABLE a DROP role; EXCEPTION WHEN undefined_column THEN NULL; END $$": "OP901",
     "DO $$ BEGIN ALTER TABLE a DROP identity, DROP index; END $$": "OP901",
     "CREATE SCHEMA public; DO $$ BEGIN DELETE FROM a; END $$": "OP901",
+    # What the batch makes, and what then runs by itself.
+    f"{WIPES}; {FIRES}; INSERT INTO a VALUES (1)": "OP901",
+    f"{WIPES}; {FIRES}; INSERT INTO unrelated VALUES (1)": "OP901",
+    f"{WIPES}; {FIRES}; UPDATE b SET x = 1 WHERE y": "OP901",
+    f"{WIPES}; {FIRES}; COPY a FROM '/x'": "OP901",
+    f"{WIPES}; {FIRES}; TRUNCATE b": "OP901|DS104 b Absent",
+    f"{WIPES}; {FIRES}; WITH n AS (INSERT INTO a VALUES (1) RETURNING *) SELECT * FROM n": "OP901",
+    f"{WIPES}; {FIRES}; DO $$ BEGIN INSERT INTO a VALUES (1); END $$": "OP901",
+    f"{WIPES}; {FIRES}; INSERT INTO a VALUES {LONG}": "OP901",
+    f"{WIPES}; {FIRES}; INSERT INTO a SELECT * FROM (VALUES {LONG}) AS v": "OP901",
+    f"{WIPES}; DO $$ BEGIN {FIRES}; END $$; INSERT INTO a VALUES (1)": "OP901",
+    f"CREATE TABLE n (id int); {WIPES}; {FIRES.replace('ON a', 'ON n')}; INSERT INTO n VALUES (1)": "OP901",
+    f"CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE n PARTITION OF p DEFAULT; {WIPES};"
+    f"{FIRES.replace('ON a', 'ON n')}; INSERT INTO p VALUES (1)": "OP901",
+    f"{FIRES}; INSERT INTO a VALUES (1)": "OP901 f",
+    f"{WIPES}; {FIRES.replace('ON a', LONG_COMMENT + ' ON a')}; INSERT INTO a VALUES (1)": "OP901",
+    f"{ZERO.replace('LANGUAGE', LONG_COMMENT + ' LANGUAGE')}; SELECT f()": "OP901",
+    "ALTER FUNCTION wipe RENAME TO w; ALTER FUNCTION w SET SCHEMA s; SELECT s.w()": "OP901 wipe",
+    f"{WIPES}; ALTER FUNCTION f RENAME TO g; {FIRES.replace('f()', 'g()')}; INSERT INTO a VALUES (1)": "OP901",
+    f"{WIPES.replace('CREATE', 'CREATE OR REPLACE')}; INSERT INTO a VALUES (1)": "OP901",
+    "CREATE RULE r AS ON INSERT TO a DO ALSO DELETE FROM b; INSERT INTO a VALUES (1)": "OP901",
+    "CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT f()'; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS"
+    " 'DELETE FROM a RETURNING 1'; SELECT g()": "OP901",
+    "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'DELETE FROM a RETURNING 1'; CREATE FUNCTION f() RETURNS int"
+    " LANGUAGE sql AS 'SELECT 1'; SELECT f(1)": "OP901",
+    f"{WIPES}; {FIRES}; CREATE FUNCTION g() RETURNS void LANGUAGE sql AS 'INSERT INTO a VALUES (1)';"
+    "SELECT g()": "OP901",
+    f"{WIPES}; {FIRES}; CREATE TABLE n (id int); CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    " INSERT INTO a VALUES (1); RETURN NEW; END $$;"
+    "CREATE TRIGGER t BEFORE INSERT ON n FOR EACH ROW EXECUTE FUNCTION g(); INSERT INTO n VALUES (1)": "OP901",
+    f"{ZERO}; ALTER TABLE a ADD c int DEFAULT f()": "OP901",
+    f"{ZERO}; ALTER TABLE a ADD CHECK (f() > 0)": "OP901",
+    f"{ZERO}; ALTER TABLE a ADD c int GENERATED ALWAYS AS (f()) STORED": "OP901",
+    f"{ZERO}; CREATE VIEW v AS SELECT f()": "OP901",
+    f"{ZERO}; CREATE POLICY p ON a USING (f() > 0)": "OP901",
+    f"{ZERO}; CREATE INDEX i ON a (f())": "OP901",
+    f"{ZERO}; CREATE DOMAIN d AS int CHECK (f() > 0)": "OP901",
+    f"{ZERO}; CREATE AGGREGATE every_f(int) (sfunc = f, stype = int)": "OP901",
+    f"{ZERO}; CREATE CAST (a AS int) WITH FUNCTION f(a)": "OP901",
+    f"{ZERO}; CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()": "OP901",
+    f"{ZERO.replace('DELETE', LONG_COMMENT + 'DELETE')}; SELECT f()": "OP901",
+    "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS E'BEGIN \\x44ELETE FROM a; END'; SELECT f()": "OP901",
+    "CREATE FUNCTION f() RETURNS void LANGUAGE c AS 'x'; SELECT f()": "OP901",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 AS case; END; DROP TABLE a": "DS102 a",
+    "CREATE FUNCTION f(begin int) RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP TABLE a": "DS102 a",
+    "DO $$ BEGIN CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM a'; END $$; SELECT f()": "OP901|OP901 f",
+    'DO $$ BEGIN x := "Wipe"(); END $$': "OP901",
 }
 HARMLESS = (
     "DROP VIEW v CASCADE; DROP MATERIALIZED VIEW m; DROP INDEX i; DROP FOREIGN TABLE f; DROP SEQUENCE s",
@@ -165,7 +220,25 @@ HARMLESS = (
     f"UPDATE a SET x = CASE WHEN (id, x) IN ({LONG}) THEN 1 END WHERE id = 1",
     f"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN DELETE FROM a; /*{LONG}*/ END$$",
     "INSERT INTO a VALUES " + ", ".join(["(1, 'x')"] * 60_000),
+    f"{WIPES}; {FIRES}",
+    f"INSERT INTO a VALUES (1); {WIPES}; {FIRES}; SELECT 1 FROM a; CREATE INDEX i ON a (x); COMMENT ON TABLE a IS ''",
+    f"CREATE TABLE n (id int); {WIPES}; {FIRES}; INSERT INTO n VALUES (1); INSERT INTO public.n SELECT 2;"
+    "COPY n FROM '/x'",
+    f"{STAMPS}; {FIRES}; UPDATE a SET x = 1 WHERE y; INSERT INTO a VALUES (1)",
+    f"{ZERO}; CREATE TABLE n (id int DEFAULT now(), CHECK (length(x) > 0))",
+    "CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS"
+    " 'SELECT g()'; SELECT f(); ALTER TABLE a ADD c int DEFAULT f(); CREATE VIEW v AS SELECT f()",
+    'CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO "Log" ("at") VALUES (now());'
+    " RETURN NULL; END $$; CREATE TRIGGER t AFTER UPDATE ON a FOR EACH ROW EXECUTE FUNCTION log(); UPDATE a SET x = 1"
+    " WHERE y",
+    "CREATE RULE r AS ON INSERT TO a DO ALSO INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)",
+    'DO $$ BEGIN ALTER TABLE "A" ADD CONSTRAINT "x" FOREIGN KEY ("b") REFERENCES "B"("c"), ADD UNIQUE ("b");'
+    ' CREATE INDEX "i" ON "s"."A" ("b"); INSERT INTO "A" ("b") VALUES (1); END $$',
 )
+
+
+BUILT_IN = ("set_config", "now", "current_setting", "length")
+"""What the database is asked for, and has no source of."""
 
 
 def suspicions(text: str) -> tuple[Suspicion, ...]:
@@ -178,7 +251,7 @@ def told(text: str) -> str:
         ".".join([f"{one.finding.code} {one.finding.name}".strip(), *one.finding.columns])
         + (f" {one.finding.doubt.name.title()}" if one.finding.doubt is not Doubt.NONE else "")
         for one in suspicions(text)
-        if one.finding.kind is not Kind.FUNCTION or one.finding.name.name != "set_config"
+        if one.finding.kind is not Kind.FUNCTION or one.finding.name.name not in BUILT_IN
     )
 
 

@@ -4,16 +4,19 @@ Seen is what goes through SQLAlchemy, on whatever engine of this process; a curs
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from database_bootstrap.tools import opaque, stakes
+from database_bootstrap.tools.calls import Asking
 from database_bootstrap.tools.destructive import effects_of
-from database_bootstrap.tools.effects import Effect, Finding, Kind, Made, Name
+from database_bootstrap.tools.effects import Changed, Code, Effect, Finding, Kind, Made, Name, Uses, Watch
 from database_bootstrap.tools.sandbox import wire
 from database_bootstrap.tools.sql_text import TooIntricate
-from database_bootstrap.tools.stakes import Asking, Ground
+from database_bootstrap.tools.stakes import Ground
 
 Answer = TypeVar("Answer")
 _PATH = "SELECT pg_catalog.current_schemas(true)::text[]"
@@ -32,9 +35,13 @@ class Gate:
         self._gate = gate
         self._before: dict[int, int] | None = None
         self._ignored: frozenset[str] = frozenset()
+        self._schema = ""
         self._row: str | None = None
-        self._own: set[tuple[Kind, Name]] = set()
-        """Functions and prepared statements of this run that can do no harm."""
+        self._made: set[tuple[Kind, Name]] = set()
+        """What this run has made."""
+        self._watches: list[Watch] = []
+        self._quiet: set[tuple[Name | None, bool]] = set()
+        """Changes that were asked about already: what they run does no harm, or may."""
         self._refusal: Loss | None = None
         self.losses: list[str] = []
         """What the revision that runs was allowed to destroy."""
@@ -44,6 +51,7 @@ class Gate:
         if not self._gate.is_open and self._before is None:
             self._before = _ask(connection, stakes.snapshot())
             self._ignored = frozenset([".".join(version_table)])
+            self._schema = version_table[0]
 
     def judge(self, connection: Connection, statement: str, revision: str) -> None:
         """Raise `Loss` for a statement that would destroy rows without leave, and from then on for every one."""
@@ -51,7 +59,7 @@ class Gate:
             raise self._refusal
         if self._before is None:
             return
-        findings = _findings(self._known(_effects(statement)))
+        findings = [one for effect in _effects(statement) for one in self._findings(effect)]
         is_free = not self._gate.refuses or revision in self._gate.allowed
         lost = self._lost(connection, findings)
         if not lost and not is_free and self._lock(connection, findings):
@@ -89,12 +97,43 @@ class Gate:
         asking = stakes.at_stake(findings, Ground(path=path, before=self._before), self._row)
         return [str(stake) for stake in _ask(connection, asking) if stake.lost]
 
-    def _known(self, effects: list[Effect]) -> list[Effect]:
-        """Return those that are not known to be harmless."""
-        for effect in effects:
-            if isinstance(effect, Made) and (effect.harmless or effect.kind is Kind.PREPARED):
-                self._own.add((effect.kind, effect.name))
-        return [one for one in effects if not (isinstance(one, Finding) and (one.kind, one.name) in self._own)]
+    def _findings(self, effect: Effect) -> Iterator[Finding]:
+        """Yield what an effect may destroy; the functions that are called the database has by now."""
+        match effect:
+            case Made(column=None):
+                self._quiet.clear()
+                self._made.add((effect.kind, effect.name))
+                if effect.runs_by_itself:
+                    self._watches.append(Watch(table=None, what="fire a trigger", body=(_call(effect.name),)))
+            case Watch():
+                self._quiet.clear()
+                self._watches.append(effect)
+            case Uses() if (Kind.FUNCTION, effect.function) in self._made:
+                yield _call(effect.function)
+            case Changed():
+                yield from self._fired_by(effect)
+            case Finding() if effect.kind is not Kind.PREPARED or (effect.kind, effect.name) not in self._made:
+                yield replace(effect, is_watched=bool(self._watches)) if effect.kind is Kind.FUNCTION else effect
+
+    def _fired_by(self, changed: Changed) -> Iterator[Finding]:
+        """Yield what runs by itself; new rows in a table of this run fire what watches that one."""
+        if changed.table and ".".join((changed.table.schema or self._schema, changed.table.name)) in self._ignored:
+            return  # Alembic's own record.
+        if (changed.table, changed.inserts) in self._quiet:
+            return
+        if self._row is not None:
+            self._quiet.add((changed.table, changed.inserts))
+        is_alone = changed.inserts and (Kind.TABLE, changed.table) in self._made
+        for watch in self._watches:
+            if not is_alone or watch.table in (None, changed.table):
+                for one in watch.body:
+                    if isinstance(one, Finding):
+                        is_call = one.kind is Kind.FUNCTION
+                        yield replace(one if is_call else opaque.unknown(), what=f"{watch.what}, and by that")
+
+
+def _call(name: Name) -> Finding:
+    return Finding(code=Code.OPAQUE, what="call", kind=Kind.FUNCTION, name=name)
 
 
 def _effects(statement: str) -> list[Effect]:
@@ -104,10 +143,6 @@ def _effects(statement: str) -> list[Effect]:
     except TooIntricate:
         # Longer than any file may be: rows are put in, or the words tell.
         return list(opaque.of_unparsed((), statement))
-
-
-def _findings(effects: list[Effect]) -> list[Finding]:
-    return [effect for effect in effects if isinstance(effect, Finding)]
 
 
 def _ask(connection: Connection, asking: Asking[Answer]) -> Answer:
