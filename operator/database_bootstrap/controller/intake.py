@@ -17,7 +17,6 @@ from database_bootstrap.kube.resource import Key, Resource, resource_of
 
 FIRST_VISITS_PER_SECOND = 10.0
 """After a restart, to resources whose status says that all is done; the others are visited at once."""
-INTERVAL_SECONDS = 600.0
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ class Intake:
         """Return when to look after a resource that seems well: one after the other, and within its interval."""
         now = time.monotonic()
         self._turn = max(now, self._turn) + 1 / FIRST_VISITS_PER_SECOND
-        interval = resource.spec.get("intervalSeconds", INTERVAL_SECONDS)
+        interval = resource.spec.get("intervalSeconds", reporting.INTERVAL_SECONDS)
         wait = self._turn - now
         return wait if wait <= interval else random.uniform(0, interval)  # noqa: S311 spreads, hides nothing
 

@@ -14,6 +14,7 @@ from database_bootstrap.kube.recorder import Note, listed
 from database_bootstrap.kube.resource import Resource
 from database_bootstrap.stages.subject import Facts, Report
 
+INTERVAL_SECONDS = 600.0
 PATIENCE_SECONDS = 120.0
 """For so long what is missing, or wrong, is looked for as often as at first."""
 AWAY_SECONDS = 30.0
@@ -25,6 +26,19 @@ AWAY = {
     Reason.ADMIN_LOGIN_REFUSED,
     Reason.CLUSTER_UNAVAILABLE,
 }
+MENDED_IN_POSTGRESQL = {
+    Reason.ACCESS_DENIED,
+    Reason.DATA_LOSS_DETECTED,
+    Reason.EXTENSION_UNAVAILABLE,
+    Reason.FOREIGN_DATABASE,
+    Reason.NOT_OWNED,
+    Reason.ROLE_LOGIN_REFUSED,
+    Reason.ROLE_OWNS_OBJECTS,
+    Reason.ROLE_TOO_POWERFUL,
+    Reason.SCHEMA_HAS_OTHER_OWNER,
+    Reason.SETTING_MISMATCH,
+}
+"""What a person may put right on the server, of which nothing tells the operator."""
 CHANGED = "Changed"
 """The reason of the event that lists what a visit changed."""
 
@@ -70,7 +84,7 @@ def final(before: Status, resource: Resource, report: Report, now: datetime) -> 
     after = (
         before
         if _says_nothing_new(before, resource, report)
-        else report.over(before, generation=resource.generation, now=now)
+        else _with_way_back(report, resource).over(before, generation=resource.generation, now=now)
     )
     requested = resource.annotations.get(names.ANNOTATION_RECONCILE_REQUESTED_AT)
     return after.model_copy(update={"last_handled_reconcile_at": clean(requested, 256)}) if requested else after
@@ -145,6 +159,27 @@ def _says_nothing_new(before: Status, resource: Resource, report: Report) -> boo
     ready = next((each for each in before.conditions if each.type == conditions.READY), None)
     is_current = report.refused and before.observed_generation == resource.generation
     return is_current and ready is not None and (ready.status, ready.reason) == ("False", Reason.SERVER_UNREACHABLE)
+
+
+def _with_way_back(report: Report, resource: Resource) -> Report:
+    """Return the report with the way to be looked at again, for whoever is about to mend something on the server."""
+    interval = resource.spec.get("intervalSeconds", INTERVAL_SECONDS)
+    hint = (
+        "Where it is mended in PostgreSQL, annotate the resource with "
+        f"{names.ANNOTATION_RECONCILE_REQUESTED_AT}=<any new value> to have it looked at now; else that takes up to "
+        f"{float(interval):.0f} s"
+    )
+    outcomes = tuple(
+        replace(each, message=f"{each.message.rstrip('.')}. {hint}.") if _is_mended_on_the_server(each) else each
+        for each in report.outcomes
+    )
+    return replace(report, outcomes=outcomes)
+
+
+def _is_mended_on_the_server(outcome: Outcome) -> bool:
+    if outcome.verdict is not Verdict.STALLED or _is_about_a_secret(outcome):
+        return False
+    return outcome.reason in MENDED_IN_POSTGRESQL
 
 
 def _is_about_a_secret(outcome: Outcome) -> bool:

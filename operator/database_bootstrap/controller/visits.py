@@ -15,7 +15,7 @@ from database_bootstrap.controller import reporting
 from database_bootstrap.controller.absence import Absence
 from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.controller.departures import Departures, Undertaker
-from database_bootstrap.controller.intake import INTERVAL_SECONDS, Intake
+from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.reporting import Next
 from database_bootstrap.controller.server_visits import Inspector, ServerVisits
 from database_bootstrap.controller.standing import Standings
@@ -190,7 +190,7 @@ class Visits:
         return reply
 
     def _come_again(self, resource: Resource, report: Report) -> None:
-        key, interval = resource.key, float(resource.spec.get("intervalSeconds", INTERVAL_SECONDS))
+        key, interval = resource.key, float(resource.spec.get("intervalSeconds", reporting.INTERVAL_SECONDS))
         contested = self.store.settle(key)
         if self.store.is_foreign(key):
             return  # Somebody has overwritten what was just told: the next visit is queued already.

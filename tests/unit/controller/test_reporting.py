@@ -205,6 +205,23 @@ def test_delay_is_short_where_something_comes_back_by_itself(reason: Reason, del
     assert reporting.longest_delay(reason) == delay
 
 
+@pytest.mark.parametrize(
+    ("report", "hinted"),
+    [
+        pytest.param(trouble(Verdict.STALLED, Reason.ROLE_OWNS_OBJECTS), True, id="mended on the server"),
+        pytest.param(trouble(Verdict.STALLED, Reason.NOT_OWNED), True, id="a role that is another's"),
+        pytest.param(unpublished(Reason.NOT_OWNED), False, id="a Secret that is another's"),
+        pytest.param(trouble(Verdict.STALLED, Reason.SPEC_REJECTED), False, id="mended in the resource"),
+        pytest.param(trouble(Verdict.RETRY, Reason.ACCESS_DENIED), False, id="goes on by itself"),
+    ],
+)
+def test_whoever_mends_something_on_the_server_is_told_how_to_be_looked_at(report: Report, hinted: bool) -> None:
+    often = replace(RESOURCE, spec={"intervalSeconds": 30})
+    ready = reporting.final(Status(), often, report, NOW).conditions[0]
+    assert ("dbbootstrap.io/reconcile-requested-at=<any new value>" in ready.message) is hinted
+    assert ("up to 30 s." in ready.message) is hinted
+
+
 def test_visit_that_could_not_begin_blocks_all_stages() -> None:
     status = reporting.final(Status(), RESOURCE, reporting.rejected(SpecRejected("`role.name` is no name")), NOW)
     said = {each.type: (each.status, each.reason) for each in status.conditions}
