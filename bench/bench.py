@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fix_operator import BOOTSTRAPS, SERVICE_ACCOUNT, SYSTEM_NAMESPACE, Operator, writes
 from localservers import ControlPlane, Credentials, PostgresServer, discover
+from outage_measures import SessionCount
 from scripts import Script, resource
-from watching import Client, Readiness, Sampler, cpu_by_program
+from watching import Client, Readiness, cpu_by_program
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "bench"
@@ -85,7 +86,7 @@ class Bench:
             list(pool.map(lambda number: self.script(f"plainmany_{number}").run(), range(count)))
         theirs = time.perf_counter() - began
         plain = sum(cpu_by_program().values()) - sum(before.values())
-        with Sampler(self.server) as sampler:
+        with SessionCount(self.server) as sessions:
             before = cpu_by_program()
             began = time.perf_counter()
             with ThreadPoolExecutor(WORKERS) as pool:
@@ -93,12 +94,14 @@ class Bench:
             self.readiness.wait({f"many-{number}" for number in range(count)})
             ours = time.perf_counter() - began
             used = {name: cpu - before.get(name, 0) for name, cpu in cpu_by_program().items()}
+        time.sleep(1)  # Whoever still ends a session has done so by then.
+        idle = sessions.now()
         made = [line for line in writes(self.plane, NAMESPACE) if "many" in line or line.startswith("create events")]
         print(f"{count} resources at once           {ours:7.2f} s    {count / ours:.1f} a second")
         print(f"psql scripts, four workers      {theirs:7.2f} s    {count / theirs:.1f} a second")
         print(f"ratio                           {ours / theirs:7.2f}    (wanted: at most 1.3)")
-        print(f"PostgreSQL connections at once  {sampler.most:7d}    (wanted: at most 8)")
-        print(f"idle ones afterwards            {sampler.left:7d}    (wanted: none)")
+        print(f"PostgreSQL connections at once  {sessions.most:7d}    (wanted: at most 8)")
+        print(f"idle ones afterwards            {idle:7d}    (wanted: none)")
         print(f"API writes per resource         {len(made) / count:7.2f}    (wanted: at most 6)")
         print(f"psql scripts' CPU a resource    {1000 * plain / count:7.0f} ms    all programs, PostgreSQL included")
         print("CPU a resource, by program:")

@@ -10,11 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
-import psycopg
-
-from localservers import ControlPlane, PostgresServer
+from localservers import ControlPlane
 
 DEADLINE_SECONDS = 300.0
 
@@ -94,38 +92,3 @@ def _open(request: urllib.request.Request, context: ssl.SSLContext) -> http.clie
 def _is_ready(resource: dict[str, Any]) -> bool:
     conditions = resource.get("status", {}).get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-class Sampler:
-    """Counts the operator's sessions on the server, twenty times a second."""
-
-    def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self.most = 0
-        """The most that were seen at once."""
-        self.left = 0
-        """Those that were left a second after the end."""
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
-            while not self._stop.wait(0.05):
-                self.most = max(self.most, _count(connection))
-            self._stop.clear()
-            self._stop.wait(1)
-            self.left = _count(connection)
-
-
-def _count(connection: psycopg.Connection[Any]) -> int:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'dbbootstrap/%'"
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0

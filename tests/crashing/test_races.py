@@ -20,6 +20,8 @@ from fix_status import StatusWatch
 from localservers import Credentials, PostgresServer
 
 RACERS = 4
+SLOW = {"9_wait.sql": "SELECT pg_sleep(1);"}
+"""So that all are there before the first one is through."""
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^dbbootstrap/'"
 
 
@@ -57,6 +59,7 @@ def test_four_applies_without_a_cluster_seed_once(
     ]
     told = [racer.communicate()[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * RACERS, "\n".join(told)
+    assert sum(text.count("+ seed the database") for text in told) == 1
     with psycopg.connect(postgres_server.dsn(database)) as connection:
 
         def count(table: str) -> Any:
@@ -85,7 +88,7 @@ def documents(tool: str, server: PostgresServer, admin: Credentials, role: str, 
         _document("Secret", "admin", stringData=access),
         _document("Secret", "own", stringData={"password": "a password for all four"}),
         _document("ConfigMap", stock.config_map(wanted), data=wanted.files),
-        _document("ConfigMap", "seed", data=stock.SEED),
+        _document("ConfigMap", "seed", data=stock.SEED | SLOW),
     ]
 
 

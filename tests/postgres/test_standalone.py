@@ -405,28 +405,6 @@ def apply_process(shop: Shop, *options: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_four_racing_processes_seed_exactly_once(shop: Shop) -> None:
-    shop.spec["role"]["passwordSecretRef"] = {"name": "app", "key": "password"}
-    rows = "".join(f"{number}\n" for number in range(20_000))
-    shop.more[0]["data"]["3_visits.sql"] = "CREATE TABLE visits (number int);"
-    # It lasts, so that all four are there before the first one is through.
-    shop.more[1]["data"] = {"visits.csv": f"number\n{rows}", "wait.sql": "SELECT pg_sleep(2)"}
-    shop.more.append(manifest("Secret", "app", stringData={"password": "one and the same"}))
-    seed = shop.spec.pop("seed")
-    assert shop.run("apply", "--no-secret-dir")[0] == 0
-    shop.spec["seed"] = seed
-    shop.write()
-    with contextlib.ExitStack() as stack:
-        options = ("--no-secret-dir", "--wait", "60")
-        racing = [stack.enter_context(apply_process(shop, *options)) for _ in range(4)]
-        said = [process.communicate(timeout=60)[0] for process in racing]
-    assert [process.returncode for process in racing] == [0] * 4, said
-    assert sum(text.count("+ seed the database") for text in said) == 1
-    query = "SELECT (SELECT count(*) FROM visits), (SELECT count(*) FROM dbbootstrap.seed)"
-    with psycopg.connect(shop.server.dsn(shop.spec["database"]["name"])) as connection:
-        assert connection.execute(query).fetchone() == (20_000, 1)
-
-
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_large_seed_says_how_far_it_is(shop: Shop, output: str) -> None:
     content = b"number,note\n" + b"".join(b"%d,%b\n" % (number % 1000, b"x" * 500) for number in range(34_000))

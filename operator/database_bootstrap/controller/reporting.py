@@ -73,9 +73,9 @@ def held(error: BootstrapError, resource: Resource) -> Report:
         f"kubectl patch {names.SHORT_NAME}/{name} --namespace {namespace} "
         '--type merge --patch \'{"spec": {"deletionPolicy": "Retain"}}\''
     )
-    report = rejected(error)
+    report = _with_way_back(rejected(error), resource)
     (outcome,) = report.outcomes
-    message = f"The resource is being deleted, and stays until this is settled: {error.message.rstrip('.')}. {let_go}"
+    message = f"The resource is being deleted, and stays until this is settled: {outcome.message.rstrip('.')}. {let_go}"
     return replace(report, outcomes=(replace(outcome, message=message),))
 
 
@@ -170,16 +170,17 @@ def _with_way_back(report: Report, resource: Resource) -> Report:
         f"{float(interval):.0f} s"
     )
     outcomes = tuple(
-        replace(each, message=f"{each.message.rstrip('.')}. {hint}.") if _is_mended_on_the_server(each) else each
+        replace(each, message=f"{each.message.rstrip('.')}. {hint}.") if _may_be_mended_on_the_server(each) else each
         for each in report.outcomes
     )
     return replace(report, outcomes=outcomes)
 
 
-def _is_mended_on_the_server(outcome: Outcome) -> bool:
+def _may_be_mended_on_the_server(outcome: Outcome) -> bool:
     if outcome.verdict is not Verdict.STALLED or _is_about_a_secret(outcome):
         return False
-    return outcome.reason in MENDED_IN_POSTGRESQL
+    is_said = names.ANNOTATION_RECONCILE_REQUESTED_AT in outcome.message
+    return outcome.reason in MENDED_IN_POSTGRESQL and not is_said
 
 
 def _is_about_a_secret(outcome: Outcome) -> bool:

@@ -1,42 +1,26 @@
 """Our finalizer: put on before anything is made that would go with the resource, and taken off as the last step."""
 
+from functools import partial
+
 from database_bootstrap.api import names
-from database_bootstrap.errors import ClusterUnavailable
-from database_bootstrap.kube import client
 from database_bootstrap.kube.client import BOOTSTRAPS, MERGE, Call, Kube
 from database_bootstrap.kube.resource import Resource, resource_of
-from database_bootstrap.kube.status import read
-
-ATTEMPTS = 5
+from database_bootstrap.kube.status import insist
 
 
 async def put_on(kube: Kube, resource: Resource) -> Resource | None:
     """Return the resource with our finalizer; without it where it is being deleted already, None where it is gone."""
-    return await _put(kube, resource, wanted=True)
+    return await insist(kube, resource, partial(_put, kube, wanted=True), "finalizers")
 
 
 async def take_off(kube: Kube, resource: Resource) -> Resource | None:
     """Return the resource without our finalizer; None where it is gone."""
-    return await _put(kube, resource, wanted=False)
+    return await insist(kube, resource, partial(_put, kube, wanted=False), "finalizers")
 
 
-async def _put(kube: Kube, resource: Resource, *, wanted: bool) -> Resource | None:
-    for _ in range(ATTEMPTS):
-        if resource.is_held is wanted or (wanted and resource.deleting):
-            return resource
-        try:
-            return await _patch(kube, resource, wanted=wanted)
-        except client.NotFoundError:
-            return None
-        except client.ConflictError:
-            fresh = await read(kube, resource)
-            if fresh is None:
-                return None
-            resource = fresh
-    raise ClusterUnavailable(f"The finalizers of {resource.key} were changed {ATTEMPTS} times while ours was set.")
-
-
-async def _patch(kube: Kube, resource: Resource, *, wanted: bool) -> Resource:
+async def _put(kube: Kube, resource: Resource, *, wanted: bool) -> Resource:
+    if resource.is_held is wanted or (wanted and resource.deleting):
+        return resource
     others = [finalizer for finalizer in resource.finalizers if finalizer != names.FINALIZER]
     # The whole list is sent; the resourceVersion makes sure that it is still the one that was read.
     metadata = {

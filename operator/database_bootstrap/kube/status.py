@@ -1,6 +1,7 @@
 """The status: written by server-side apply, by one manager, and only where it says something new."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from database_bootstrap.api import names
@@ -15,14 +16,21 @@ QUERY = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
 
 
 async def write(kube: Kube, resource: Resource, status: Mapping[str, Any]) -> Resource | None:
-    """Return the resource with this status; None where it is gone.
+    """Return the resource with this status; None where it is gone."""
+    return await insist(kube, resource, partial(_apply, kube, status=status), "status")
+
+
+async def insist(
+    kube: Kube, resource: Resource, send: Callable[[Resource], Awaitable[Resource]], what: str
+) -> Resource | None:
+    """Return what came of sending a change of this resource, as it is; None where the resource is gone.
 
     The API server checks the resourceVersion, as it does not check the uid: on a conflict the resource is read again,
     and what was found out is still true of the same uid.
     """
     for _ in range(ATTEMPTS):
         try:
-            return await _apply(kube, resource, status)
+            return await send(resource)
         except client.NotFoundError:
             return None
         except client.ConflictError:
@@ -30,7 +38,7 @@ async def write(kube: Kube, resource: Resource, status: Mapping[str, Any]) -> Re
             if fresh is None:
                 return None
             resource = fresh
-    raise ClusterUnavailable(f"The status of {resource.key} was changed {ATTEMPTS} times while it was written.")
+    raise ClusterUnavailable(f"The {what} of {resource.key} was changed {ATTEMPTS} times while it was written.")
 
 
 async def read(kube: Kube, resource: Resource) -> Resource | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from database_bootstrap.api.outcomes import StageName
-from database_bootstrap.postgres.ownership import Mark, Origin, with_mark
+from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.stages import marking
 from database_bootstrap.stages.database_actions import join_role
 from database_bootstrap.stages.sessions import execute
 from database_bootstrap.stages.visit import Visit
@@ -27,9 +28,7 @@ class AdoptRole:
     async def run(self, visit: Visit) -> None:
         await visit.announce(StageName.ROLE, self.announcement)
         mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=Origin.ADOPTED)
-        statement = sql.SQL("COMMENT ON ROLE {} IS {}").format(
-            sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
-        )
+        statement = marking.role(self.name, self.comment, mark)
         await execute(await visit.sessions.administrator(), statement, doing=str(self))
 
 
@@ -88,6 +87,4 @@ def _claim(action: AdoptDatabase | HandOverDatabase, visit: Visit) -> sql.Compos
         origin=Origin.ADOPTED,
         role_unmarked=action.role_unmarked,
     )
-    return sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-        sql.Identifier(action.name), sql.Literal(with_mark(action.comment, mark))
-    )
+    return marking.database(action.name, action.comment, mark)

@@ -11,8 +11,9 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import LocaleProvider, Spec
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
+from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
 from database_bootstrap.postgres.sqlstates import error_of
+from database_bootstrap.stages import marking
 from database_bootstrap.stages.role_actions import from_whom, require_rights
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
@@ -90,9 +91,8 @@ class MarkDatabase:
 
     async def run(self, visit: Visit) -> None:
         mark = Mark(owner=visit.subject.owner, database=self.name, origin=self.origin)
-        name = sql.Identifier(self.name)
-        comment = sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(with_mark(self.comment, mark)))
-        revoke = sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(name)
+        comment = marking.database(self.name, self.comment, mark)
+        revoke = sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(self.name))
         await execute(await visit.sessions.owner(), comment, *([revoke] if self.is_new else []), doing=str(self))
 
 
@@ -113,9 +113,7 @@ class TakeDatabase:
         before = mark_in(self.comment)
         assert before is not None
         mark = replace(before, owner=visit.subject.owner, database=self.name, origin=self.origin)
-        statement = sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-            sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
-        )
+        statement = marking.database(self.name, self.comment, mark)
         await execute(await visit.sessions.owner(), statement, doing=str(self))
 
 

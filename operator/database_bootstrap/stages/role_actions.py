@@ -6,7 +6,8 @@ from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import scram
-from database_bootstrap.postgres.ownership import Mark, Origin, mark_in, with_mark
+from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.stages import marking
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
 
@@ -60,7 +61,7 @@ class CreateRole:
                 "CREATE ROLE {} LOGIN NOSUPERUSER NOREPLICATION NOBYPASSRLS NOCREATEROLE NOCREATEDB"
                 " CONNECTION LIMIT {} PASSWORD {}"
             ).format(name, sql.Literal(self.connection_limit or -1), sql.Literal(await _verifier(visit))),
-            sql.SQL("COMMENT ON ROLE {} IS {}").format(name, sql.Literal(with_mark(None, mark))),
+            marking.role(self.name, None, mark),
             doing=f'create role "{self.name}"',
         )
         visit.role_is_new = True
@@ -85,9 +86,7 @@ class MarkRole:
 
     async def run(self, visit: Visit) -> None:
         mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=self.origin)
-        statement = sql.SQL("COMMENT ON ROLE {} IS {}").format(
-            sql.Identifier(self.name), sql.Literal(with_mark(self.comment, mark))
-        )
+        statement = marking.role(self.name, self.comment, mark)
         await execute(await visit.sessions.administrator(), statement, doing=str(self))
 
 
