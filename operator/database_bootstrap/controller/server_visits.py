@@ -11,7 +11,7 @@ from database_bootstrap.api.server_status import ServerObjectStatus, derive, par
 from database_bootstrap.api.servers import DatabaseServerSpec, parse_server
 from database_bootstrap.controller import reporting
 from database_bootstrap.controller.cluster import Cluster
-from database_bootstrap.controller.intake import INTERVAL_SECONDS, Intake
+from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.standing import Standings
 from database_bootstrap.controller.store import Store
 from database_bootstrap.controller.workqueue import WorkQueue
@@ -97,7 +97,7 @@ class ServerVisits:
         return revised if reply is not None else None
 
     def _come_again(self, resource: Resource, report: Inspection) -> None:
-        key, interval = resource.key, float(resource.spec.get("intervalSeconds", INTERVAL_SECONDS))
+        key, interval = resource.key, float(resource.spec.get("intervalSeconds", reporting.INTERVAL_SECONDS))
         if report.outage is not None:
             self.queue.park(key, report.outage)
         match report.error:
