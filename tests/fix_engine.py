@@ -35,6 +35,11 @@ class Drawer:
     secrets: dict[str, KeptSecret] = field(default_factory=dict)
     config_maps: dict[str, ConfigMapData] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
+    alive: list[Owner] = field(default_factory=list)
+    """Other resources that are there."""
+
+    async def lives(self, owner: Owner) -> bool:
+        return owner in self.alive
 
     servers: dict[str, SharedServer] = field(default_factory=dict)
     """What the platform team offers."""

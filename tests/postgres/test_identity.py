@@ -219,6 +219,15 @@ async def test_another_resource_takes_over_on_a_persons_word(shop: Bootstrap) ->
     heir.drawer.put("own", {"password": "new"})
     heir.raw = heir.raw | {"role": {"name": shop.role, "passwordSecretRef": {"name": "own"}}}
     heir.annotations = {"dbbootstrap.io/take-over": shop.owner.uid}
+    heir.drawer.alive = [shop.owner]
+    for role in (shop.role, f"{shop.role}_heir"):
+        heir.raw = heir.raw | {"role": heir.raw["role"] | {"name": role}}
+        refusal = await heir.apply()
+        assert refusal.trouble and refusal.trouble.reason is Reason.NOT_OWNED
+        assert "is there and would lose it" in refusal.trouble.message
+        assert refusal.changes == ()
+    heir.raw = heir.raw | {"role": heir.raw["role"] | {"name": shop.role}}
+    heir.drawer.alive = []
     report = await heir.ready()
     said = f'take over role "{shop.role}" from {shop.owner}, as a person said'
     assert said in report.changes

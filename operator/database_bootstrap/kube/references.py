@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from database_bootstrap.api.binding import Connection
 from database_bootstrap.api.servers import LabelSelector, parse_server
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
-from database_bootstrap.errors import ReferenceNotFound, ServerRefused, SpecRejected
+from database_bootstrap.errors import ClusterUnavailable, ReferenceNotFound, ServerRefused, SpecRejected
 from database_bootstrap.kube import binding, client
-from database_bootstrap.kube.client import CONFIG_MAPS, METADATA_ONLY, NAMESPACES, SECRETS, SERVERS, Kube
+from database_bootstrap.kube.client import BOOTSTRAPS, CONFIG_MAPS, METADATA_ONLY, NAMESPACES, SECRETS, SERVERS, Kube
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.resource import Resource, resource_of
+from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.stages.surroundings import KeptSecret, SharedServer
 
 Offered = Callable[[str], Resource | None]
@@ -109,6 +110,18 @@ class References(Estate):
     async def bundle(self, config_maps: tuple[str, ...], limits: Limits = SCRIPTS) -> Bundle:
         """Return the merged files of these ConfigMaps."""
         return await self._library.bundle(self._namespace, config_maps, limits)
+
+    async def lives(self, owner: Owner) -> bool:
+        """Return whether this very resource is there; where the operator may not look, it is not known to be."""
+        try:
+            found = await self._kube.get(BOOTSTRAPS, owner.namespace, owner.name, accept=METADATA_ONLY)
+        except client.NotFoundError:
+            return False
+        except ClusterUnavailable as error:
+            if not error.forbidden:
+                raise
+            return False
+        return bool(found["metadata"]["uid"] == owner.uid)
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:
         """Make the Secret of a generated password; return False where one of that name exists, and leave it alone.

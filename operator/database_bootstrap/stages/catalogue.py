@@ -163,14 +163,16 @@ class Inside:
     is_aside: bool = False
     """There is a ledger that was set aside, and its rows are not copied yet."""
 
+    @property
+    def owner(self) -> Owner | None:
+        """Whose the ledger is, as it says."""
+        if self.cluster is None or self.namespace is None or self.name is None or self.uid is None:
+            return None
+        return Owner(cluster=self.cluster, namespace=self.namespace, name=self.name, uid=self.uid)
+
     def is_ledger_of(self, owner: Owner) -> bool:
         """Whether the ledger names this very resource, by its uid too."""
-        return (self.cluster, self.namespace, self.name, self.uid) == (
-            owner.cluster,
-            owner.namespace,
-            owner.name,
-            owner.uid,
-        )
+        return self.owner == owner
 
 
 async def find_database(connection: Connection, name: str) -> Database | None:

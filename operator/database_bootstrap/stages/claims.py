@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from database_bootstrap import errors
-from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.api import names
+from database_bootstrap.postgres.ownership import Mark, Origin, Owner
 from database_bootstrap.stages import identity, policy
 from database_bootstrap.stages.visit import Visit
 
@@ -31,6 +32,17 @@ def may_take(visit: Visit, mark: Mark) -> bool:
 def was_said_to_be_ours(visit: Visit, mark: Mark) -> bool:
     """Whether a person has named the resource of the mark as one whose things are this one's."""
     return visit.subject.taken_over == mark.owner.uid
+
+
+async def require_gone(visit: Visit, what: str, owner: Owner) -> None:
+    """Raise `NotOwned` where a person gives away, by mistake or for gain, what a resource that is there still uses."""
+    if visit.subject.taken_over != owner.uid or owner == visit.subject.owner:
+        return
+    if owner.cluster == visit.subject.owner.cluster and await visit.surroundings.lives(owner):
+        raise errors.NotOwned(
+            f"{what} belongs to {owner}, which is there and would lose it; {names.ANNOTATION_TAKE_OVER} counts once that "
+            f"resource is gone (under deletionPolicy: Retain its deletion drops nothing). Nothing was touched"
+        )
 
 
 def origin_after(visit: Visit, mark: Mark) -> Origin:

@@ -14,7 +14,7 @@ from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database, Inside, Tables
-from database_bootstrap.stages.claims import is_ours, may_take, not_owned, origin_after, was_said_to_be_ours
+from database_bootstrap.stages.claims import is_ours, may_take, not_owned, origin_after, require_gone, was_said_to_be_ours
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
@@ -41,12 +41,16 @@ async def observe(visit: Visit) -> Found:
     visit.database_exists = database is not None
     if database is None:
         return Found(database=None)
+    if database.mark:
+        await require_gone(visit, f'Database "{database.name}"', database.mark.owner)
     if not _may_be_entered(visit, database):
         return Found(database=database, authority=await _authority(visit, database))
     if visit.planning and await visit.sessions.try_role() is None:
         return Found(database=database)
     session = visit.sessions.as_role or await visit.sessions.owner()
     inside = await catalogue.look_inside(session)
+    if owner := inside.owner:
+        await require_gone(visit, "The ledger in the database", owner)
     visit.incarnation = inside.incarnation
     visit.leftovers = inside.leftovers
     if not identity.trouble(visit.subject, visit.pin, database, inside):

@@ -19,6 +19,7 @@ from database_bootstrap.stages.claims import (
     may_take,
     not_owned,
     origin_after,
+    require_gone,
     was_said_to_be_ours,
 )
 from database_bootstrap.stages.sessions import rows
@@ -98,6 +99,8 @@ async def observe(visit: Visit) -> Found:
     found = await rows(await visit.view(), _QUERY, names_wanted, doing="look for the role")
     role = _role(*found[0]) if found else None
     visit.role_mark = role.mark if role else None
+    if visit.role_mark:
+        await require_gone(visit, f'Role "{visit.spec.role.name}"', visit.role_mark.owner)
     survey = await _survey(visit, role) if role and role.mark is None else None
     if role and visit.role_mark and may_be_ours(visit, visit.role_mark):
         if not visit.role_is_new:
@@ -129,6 +132,8 @@ async def _survey(visit: Visit, role: Role) -> adoption.Survey:
 async def _squatter(visit: Visit) -> dict[str, Any]:
     """Return the database that is there without the role, if any, and what the administrator may do to it."""
     database = await catalogue.find_database(await visit.view(), visit.spec.database.name)
+    if database and database.mark:
+        await require_gone(visit, f'Database "{database.name}"', database.mark.owner)
     return {"database": database, "authority": await authority_over(visit, database) if database else None}
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from database_bootstrap.api.binding import Connection
 from database_bootstrap.api.servers import DatabaseServerSpec
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
+from database_bootstrap.postgres.ownership import Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,10 @@ class Surroundings(Platform, Protocol):
 
         Raise `ReferenceNotFound` for one that is not there, `BundleRejected` for what cannot be used.
         """
+        ...
+
+    async def lives(self, owner: Owner) -> bool:
+        """Whether this very resource of the own cluster is there, as far as can be seen from here."""
         ...
 
     async def keep_password(self, name: str, username: str, password: str) -> bool:

@@ -70,6 +70,10 @@ class FileSurroundings:
                 raise ReferenceNotFound(f"ConfigMap {name} is not among the documents")
         return await asyncio.to_thread(bundle_of_config_maps, [found for found in there if found is not None], limits)
 
+    async def lives(self, owner: Owner) -> bool:
+        """Return whether it is among the documents, as it is in what was dumped from a cluster."""
+        return any(resource.owner == owner for resource in self.collection.resources.values())
+
     async def keep_password(self, name: str, username: str, password: str) -> bool:
         """Keep a generated password, on the disk when this returns."""
         assert self.keeper, "without a keeper, a resource must name its password Secret"
