@@ -40,8 +40,9 @@ async def require_gone(visit: Visit, what: str, owner: Owner) -> None:
         return
     if owner.cluster == visit.subject.owner.cluster and await visit.surroundings.lives(owner):
         raise errors.NotOwned(
-            f"{what} belongs to {owner}, which is there and would lose it; {names.ANNOTATION_TAKE_OVER} counts once that "
-            f"resource is gone (under deletionPolicy: Retain its deletion drops nothing). Nothing was touched"
+            f"{what} belongs to {owner}, which is there and would lose it; nothing was touched. "
+            f"{names.ANNOTATION_TAKE_OVER} counts once that resource is gone: under deletionPolicy: Retain its deletion "
+            "drops nothing"
         )
 
 

@@ -14,7 +14,14 @@ from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database, Inside, Tables
-from database_bootstrap.stages.claims import is_ours, may_take, not_owned, origin_after, require_gone, was_said_to_be_ours
+from database_bootstrap.stages.claims import (
+    is_ours,
+    may_take,
+    not_owned,
+    origin_after,
+    require_gone,
+    was_said_to_be_ours,
+)
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
