@@ -31,6 +31,8 @@ OBSERVER: Settings = {
 OWNER: Settings = {
     "idle_session_timeout": "0",
     "lock_timeout": "5s",
+    # Where there are migrations, theirs comes in its place.
+    "statement_timeout": "600s",
     "idle_in_transaction_session_timeout": "60s",
     "default_transaction_read_only": "off",
 }

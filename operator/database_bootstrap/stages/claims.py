@@ -41,8 +41,8 @@ async def require_gone(visit: Visit, what: str, owner: Owner) -> None:
     if owner.cluster == visit.subject.owner.cluster and await visit.surroundings.lives(owner):
         raise errors.NotOwned(
             f"{what} belongs to {owner}, which is there and would lose it; nothing was touched. "
-            f"{names.ANNOTATION_TAKE_OVER} counts once that resource is gone: under deletionPolicy: Retain its deletion "
-            "drops nothing"
+            f"{names.ANNOTATION_TAKE_OVER} counts once that resource is gone: under deletionPolicy: Retain its "
+            "deletion drops nothing"
         )
 
 

@@ -1,6 +1,7 @@
 """Admin Secrets: those that people have, and a sentence for each that cannot be one."""
 
 import pytest
+from psycopg import pq
 
 from database_bootstrap.errors import ReferenceNotFound, ReferenceRejected
 from database_bootstrap.stages.logins import administrator
@@ -71,20 +72,44 @@ def test_value_that_cannot_be_meant_is_refused(changed: dict[str, str], said: st
         administrator("admin", data(**(PLAIN | changed)))
 
 
+@pytest.mark.parametrize("keyword", sorted({option.keyword.decode() for option in pq.Conninfo.get_defaults()}))
+def test_uri_sets_nothing_that_reaches_files_or_the_session(keyword: str) -> None:
+    """Whatever the libpq at hand knows, spelled as it is and percent-encoded, in a URI and in a list of keywords."""
+    known = {"host", "port", "user", "password", "dbname", "sslmode", "require_auth"}
+    unused = {"connect_timeout", "channel_binding"}
+    encoded = "".join(f"%{ord(character):02x}" for character in keyword)
+    for text in (
+        f"postgresql://a:topsecret@h/db?{keyword}=1",
+        f"postgresql://a:topsecret@h/db?{encoded}=1",
+        f"postgresql://a:topsecret@h/db?sslmode=require&{encoded}=%2Fetc%2Fpasswd",
+        f"host=h user=a password=topsecret {keyword}='1'",
+    ):
+        if keyword in known | unused:
+            continue
+        with pytest.raises(ReferenceRejected, match=f"{keyword} cannot be set here") as refusal:
+            administrator("admin", data(uri=text))
+        assert "topsecret" not in refusal.value.message
+
+
 @pytest.mark.parametrize(
-    "query",
+    ("uri", "said"),
     [
-        "options=-csearch_path%3Devil",
-        "passfile=/etc/passwd",
-        "service=x",
-        "sslkey=/x",
-        "sslrootcert=/x",
-        "target_session_attrs=any",
+        ("postgresql://a:topsecret@%2Fvar%2Frun/db", "no socket"),
+        ("postgresql://a:topsecret@%40abstract/db", "no socket"),
+        ("postgresql://a:topsecret@/db?host=%2Ftmp", "no socket"),
+        ("postgresql://a:topsecret@h1,h2/db", "no list"),
+        ("postgresql://a:topsecret@h1:1,h2:2/db", "no list"),
+        ("postgresql://a:topsecret@h/db?host=h2%2Ch3", "no list"),
+        ("postgresql://a:topsecret@h:5432/db?port=1,2", "port must be"),
+        ("postgresql://a:topsecret@/db", "gives no host"),
+        ("postgresql://a:topsecret@h/db?ho%73taddr=192.0.2.1", "hostaddr cannot be set here"),
+        ("postgresql://a:topsecret@h/db?sslmode=disable%20options", "sslmode must be"),
     ],
 )
-def test_uri_cannot_set_what_reaches_files_or_the_session(query: str) -> None:
-    with pytest.raises(ReferenceRejected, match="cannot be set here"):
-        administrator("admin", data(uri=f"postgresql://a:topsecret@h/db?{query}"))
+def test_uri_names_one_host_and_nothing_else(uri: str, said: str) -> None:
+    with pytest.raises(ReferenceRejected, match=said) as refusal:
+        administrator("admin", data(uri=uri))
+    assert "topsecret" not in refusal.value.message
 
 
 @pytest.mark.parametrize("uri", ["mysql://a:topsecret@h/db", "postgresql://a:topsecret@h:port/db%zz", "topsecret"])
