@@ -82,5 +82,7 @@ def set_up(level: str, form: LogFormat, stream: TextIO) -> None:
 
 
 def about(namespace: str, name: str) -> dict[str, Any]:
-    """Return the `extra` of a record about one resource."""
+    """Return the `extra` of a record about one resource; a DatabaseServer is in no namespace."""
+    if not namespace:
+        return {"object": {"kind": "DatabaseServer", "name": name}}
     return {"object": {"kind": "DatabaseBootstrap", "namespace": namespace, "name": name}}

@@ -15,17 +15,34 @@ import pytest
 from database_bootstrap.api import names, schema
 from fix_status import StatusWatch
 from localservers import ControlPlane
-from rule_cases import BASE, MORE_BAD, MORE_GOOD, RULES, TRANSITIONS, Case, Changes, changed, each
+from rule_cases import (
+    BASE,
+    MORE_BAD,
+    MORE_GOOD,
+    RULES,
+    SERVER,
+    SERVER_BAD,
+    SERVER_CASES,
+    TRANSITIONS,
+    Case,
+    Changes,
+    changed,
+    each,
+)
 
 FILE = Path(__file__).parents[2] / "crds" / f"{names.CRD_NAME}.yaml"
+SERVER_FILE = FILE.with_name(f"{names.SERVER_CRD_NAME}.yaml")
+SERVER_CRD_PATH = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names.SERVER_CRD_NAME}"
 CRD_PATH = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names.CRD_NAME}"
 
 
 @pytest.fixture(scope="module")
 def plane(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with our definition on it; it stays there, as others may use it."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", FILE)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{names.CRD_NAME}")
+    both = ("--filename", FILE, "--filename", SERVER_FILE)
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", *both)
+    for name in (names.CRD_NAME, names.SERVER_CRD_NAME):
+        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
     return control_plane
 
 
@@ -42,6 +59,12 @@ def words(refusal: urllib.error.HTTPError) -> str:
 def create(plane: ControlPlane, obj: dict[str, Any], namespace: str = "default", *, dry: bool = True) -> dict[str, Any]:
     query = "?fieldValidation=Strict" + ("&dryRun=All" if dry else "")
     created: dict[str, Any] = plane.request("POST", path(namespace, query=query), obj)
+    return created
+
+
+def create_server(plane: ControlPlane, obj: dict[str, Any]) -> dict[str, Any]:
+    whole = f"/apis/{names.API_VERSION}/{names.SERVER_PLURAL}?fieldValidation=Strict&dryRun=All"
+    created: dict[str, Any] = plane.request("POST", whole, obj)
     return created
 
 
@@ -152,6 +175,40 @@ def test_server_rejects(plane: ControlPlane, changes: Changes) -> None:
         create(plane, changed(changes))
     assert refusal.value.code in (400, 422)
     refusal.value.close()
+
+
+@pytest.mark.parametrize(("case", "changes"), each(SERVER_CASES, "good"))
+def test_api_accepts_what_a_rule_of_servers_lets_through(plane: ControlPlane, case: Case, changes: Changes) -> None:
+    create_server(plane, changed(changes, SERVER))
+
+
+@pytest.mark.parametrize(("case", "changes"), each(SERVER_CASES, "bad"))
+def test_api_rejects_with_the_words_of_the_rule_of_servers(plane: ControlPlane, case: Case, changes: Changes) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        create_server(plane, changed(changes, SERVER))
+    assert case.message in words(refusal.value)
+
+
+@pytest.mark.parametrize("changes", SERVER_BAD.values(), ids=SERVER_BAD.keys())
+def test_api_rejects_servers(plane: ControlPlane, changes: Changes) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        create_server(plane, changed(changes, SERVER))
+    assert refusal.value.code in (400, 422)
+    refusal.value.close()
+
+
+def test_api_keeps_servers_as_they_were_written_with_safe_defaults(plane: ControlPlane) -> None:
+    definition = plane.request("GET", SERVER_CRD_PATH)
+    ours = schema.server_definition()["spec"]["versions"][0]["schema"]
+    assert definition["spec"]["versions"][0]["schema"] == ours
+    least = {"spec": {"adminSecretRef": SERVER["spec"]["adminSecretRef"]}}
+    spec = create_server(plane, SERVER | least)["spec"]
+    assert spec == least["spec"] | {
+        "allowedNames": {"roles": ["{namespace}", "{namespace}_*"], "databases": ["{namespace}", "{namespace}_*"]},
+        "allowAdoption": False,
+        "maxConnections": 8,
+        "intervalSeconds": 600,
+    }
 
 
 def test_identity_stays_under_server_side_apply_too(plane: ControlPlane, namespace: str) -> None:

@@ -17,6 +17,7 @@ SAMPLES = sorted(path.parent.name for path in (MANIFESTS / "samples").glob("*/ku
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/part-of"}
 GROUPS = {
     "databasebootstraps": "dbbootstrap.io",
+    "databaseservers": "dbbootstrap.io",
     "events": "events.k8s.io",
     "leases": "coordination.k8s.io",
     "deployments": "apps",
@@ -71,6 +72,10 @@ def is_allowed(plane: ControlPlane, user: str, asked: str, namespace: str) -> bo
         "watch databasebootstraps",
         "patch databasebootstraps",
         "patch databasebootstraps/status",
+        "get databaseservers",
+        "list databaseservers",
+        "watch databaseservers",
+        "patch databaseservers/status",
         "get configmaps",
         "list configmaps",
         "watch configmaps",
@@ -85,7 +90,7 @@ def is_allowed(plane: ControlPlane, user: str, asked: str, namespace: str) -> bo
     ],
 )
 def test_operator_may_do_what_it_does_in_every_namespace(installed: ControlPlane, asked: str) -> None:
-    is_of_the_cluster = "namespaces" in asked or "definitions" in asked
+    is_of_the_cluster = any(word in asked for word in ("namespaces", "definitions", "databaseservers"))
     assert is_allowed(installed, OPERATOR, asked, "" if is_of_the_cluster else "any")
 
 
@@ -105,6 +110,10 @@ def test_operator_may_hold_its_lease_and_nobody_elses(installed: ControlPlane, v
         "update databasebootstraps",
         "delete databasebootstraps",
         "update databasebootstraps/status",
+        "create databaseservers",
+        "patch databaseservers",
+        "update databaseservers",
+        "delete databaseservers",
         "create configmaps",
         "patch configmaps",
         "delete configmaps",
@@ -136,6 +145,7 @@ def test_operator_may_not_do_more(installed: ControlPlane, asked: str) -> None:
         ("edit", "create databasebootstraps", True),
         ("edit", "patch databasebootstraps/status", False),
         ("admin", "delete databasebootstraps", True),
+        ("admin", "get databaseservers", False),
     ],
 )
 def test_people_of_a_namespace_get_their_rights_through_the_built_in_roles(
@@ -181,6 +191,7 @@ def test_namespaced_install_is_accepted_and_has_nothing_of_the_cluster(
     assert is_allowed(installed, user, "get secrets", namespace)
     assert not is_allowed(installed, user, "get secrets", "default")
     assert not is_allowed(installed, user, "list secrets", namespace)
+    assert not is_allowed(installed, user, "get databaseservers", "")
     # A namespace is in itself, so a Role in it can let somebody read it.
     assert is_allowed(installed, user, f"get namespaces {namespace}", namespace)
     assert not is_allowed(installed, user, "get namespaces default", "default")
@@ -215,6 +226,7 @@ def test_samples_are_accepted_strictly(installed: ControlPlane, namespace: str, 
     folder = MANIFESTS / "samples" / sample
     installed.kubectl("apply", "--server-side", "--validate=strict", "--namespace", namespace, "--kustomize", folder)
     assert "created" not in installed.kubectl("apply", "--namespace", namespace, "--kustomize", folder)
+    installed.kubectl("delete", "databaseservers", "--all")
 
 
 def test_health_check_for_argo_cd_is_what_its_config_map_holds(control_plane: ControlPlane) -> None:

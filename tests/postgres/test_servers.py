@@ -1,5 +1,6 @@
 """Servers that a platform team offers: what tenants get of them, what they are refused, and what they learn."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from database_bootstrap.reconcile import Engine
 from database_bootstrap.settings import AdminSecretRefs
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap
+from localservers.processes import free_port
 
 CANARY = "canary-7f3a"
 
@@ -195,3 +197,81 @@ async def test_operator_can_refuse_admin_secrets_of_tenants(bootstrap: Bootstrap
         await strict.ready()
     finally:
         await engine.stop()
+
+
+async def test_guessed_passwords_do_not_multiply_with_resources(
+    bootstrap: Bootstrap, make_bootstrap: Callable[[str], Bootstrap]
+) -> None:
+    """One namespace guesses with many resources and Secrets, under several names of the server's."""
+    since = len(bootstrap.server.said())
+    victim = bootstrap.admin.user
+    guessers = [make_bootstrap(f"guess{number}") for number in range(8)]
+    for number, guesser in enumerate(guessers):
+        access = {"host": ("127.0.0.1", "localhost")[number % 2], "port": str(bootstrap.server.port)}
+        guesser.drawer.put("admin", access | {"username": victim, "password": f"guess {number}"})
+    for _ in range(3):
+        for report in await asyncio.gather(*(guesser.apply() for guesser in guessers)):
+            refused(report, Reason.ADMIN_LOGIN_REFUSED)
+    tried = bootstrap.server.said(since).count(f'password authentication failed for user "{victim}"')
+    assert 1 <= tried <= 3, "one for each delay that was over"
+    # Who serves the same server to others is not held up by it.
+    bootstrap.offer()
+    await bootstrap.ready()
+
+
+async def test_inspection_learns_what_the_server_is(bootstrap: Bootstrap) -> None:
+    bootstrap.offer()
+    await bootstrap.ready()
+    offered = bootstrap.drawer.servers["main"]
+    inspection = await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")
+    assert inspection.error is None
+    found = inspection.found
+    assert found.server and found.server.version and found.server.version.startswith(str(bootstrap.server.major))
+    assert found.databases == 1
+    assert found.missing_rights == ()
+    # Databases of other clusters' resources are not this one's to count.
+    assert (await bootstrap.engine.inspect(offered, bootstrap.drawer, "other")).found.databases == 0
+    bootstrap.drawer.platform.clear()
+    error = (await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")).error
+    assert error and "Secret platform/postgres is not there" in error.message
+
+
+@pytest.mark.pg(">= 16")
+async def test_inspection_names_roles_that_another_administrator_has_made(
+    bootstrap: Bootstrap, unique_name: Callable[[str], str]
+) -> None:
+    bootstrap.offer()
+    await bootstrap.ready()
+    other = unique_name("other_admin")
+    bootstrap.as_superuser(f"CREATE ROLE \"{other}\" LOGIN CREATEROLE CREATEDB PASSWORD 'other'")
+    access = bootstrap.drawer.platform["platform", "postgres"]
+    bootstrap.drawer.platform["platform", "postgres"] = {**access, "username": other.encode(), "password": b"other"}
+    offered = bootstrap.drawer.servers["main"]
+    (missing,) = (await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")).found.missing_rights
+    assert missing.sql == f'GRANT "{bootstrap.role}" TO "{other}" WITH ADMIN OPTION'
+    bootstrap.as_superuser(missing.sql)
+    assert (await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")).found.missing_rights == ()
+
+
+async def test_server_that_is_not_there_now_is_an_outage_for_its_own_status_too(bootstrap: Bootstrap) -> None:
+    bootstrap.offer()
+    bootstrap.drawer.platform["platform", "postgres"] = {
+        "host": b"127.0.0.1",
+        "port": str(free_port()).encode(),
+        "username": b"a",
+        "password": b"b",
+    }
+    inspection = await bootstrap.engine.inspect(bootstrap.drawer.servers["main"], bootstrap.drawer, "tests")
+    assert inspection.error and inspection.error.reason == "ServerUnreachable"
+    assert inspection.outage is not None
+    report = await bootstrap.apply()
+    assert report.outage is inspection.outage
+
+
+async def test_unchanged_resource_goes_on_while_the_platforms_secret_is_missing(bootstrap: Bootstrap) -> None:
+    bootstrap.offer(publicHost="db.example.org")
+    bootstrap.remember(await bootstrap.ready())
+    bootstrap.drawer.platform.clear()
+    assert (await bootstrap.ready()).changes == ()
+    bootstrap.raw["role"]["connectionLimit"] = 20
+    refused(await bootstrap.apply(), Reason.REFERENCE_NOT_FOUND)

@@ -429,3 +429,46 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_server_of_a_platform_team_comes_in_the_same_files(shop: Shop) -> None:
+    spec = {
+        "adminSecretRef": {"namespace": "platform", "name": "postgres"},
+        "allowedNamespaces": {"matchLabels": {"team": "shop"}},
+        "allowedNames": {"roles": ["shop_*"], "databases": ["shop_*"]},
+    }
+    access = admin_secret(shop.server, shop.admin, "postgres")
+    access["metadata"]["namespace"] = "platform"
+    shop.spec["server"] = {"ref": {"name": "main"}}
+    code, said = shop.run("plan")
+    assert (code, "DatabaseServer main is not among the documents (server.ref)" in said) == (75, True), said
+    server = manifest("DatabaseServer", "main", apiVersion="dbbootstrap.io/v1alpha1", spec=spec)
+    shop.more += [server, access]
+    code, said = shop.run("plan")
+    assert code == 0, said
+    assert "allowedNamespaces is taken as kept" in said
+    shop.spec["extensions"] = [{"name": "dblink"}]
+    for command in ("plan", "apply"):
+        code, said = shop.run(command)
+        assert (code, "extensions dblink are not among its allowedExtensions (none)" in said) == (1, True), said
+    del shop.spec["extensions"]
+    code, said = shop.run("apply")
+    assert code == 0, said
+    assert "postgres" not in {path.name.split(".")[1] for path in shop.kept.iterdir() if "secret" in path.name}
+    assert shop.query("SELECT count(*) FROM users") == [(1,)]
+    code, said = shop.run("apply")
+    assert "Nothing changed" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"allowedDatabases": ["*"]}, "spec.allowedDatabases: is not a field", id="unknown field"),
+        pytest.param({"allowedNames": {"roles": ["{namespace}*"]}}, "`allowedNames` must put", id="open pattern"),
+    ],
+)
+def test_server_that_cannot_be_is_bad_input(shop: Shop, change: dict[str, Any], expected: str) -> None:
+    spec = {"adminSecretRef": {"namespace": "platform", "name": "postgres"}} | change
+    shop.more.append(manifest("DatabaseServer", "main", apiVersion="dbbootstrap.io/v1alpha1", spec=spec))
+    code, said = shop.run("plan")
+    assert (code, expected in said) == (2, True), said

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from database_bootstrap import metrics
+from database_bootstrap import logs, metrics
 from database_bootstrap.api.outcomes import Reason
 from database_bootstrap.api.server_status import ServerObjectStatus, derive, parse_server_status
 from database_bootstrap.api.servers import DatabaseServerSpec, parse_server
@@ -62,7 +62,7 @@ class ServerVisits:
             self.intake.forget_server(key)
             return
         _count(key, status)
-        self._log(key, report, status)
+        self._log(key, status)
         self._come_again(resource, report)
 
     async def _inspect(self, resource: Resource) -> Inspection:
@@ -109,10 +109,10 @@ class ServerVisits:
                 self.queue.forget(key)
                 self.queue.add_after(key, self.queue.jittered(interval))
 
-    def _log(self, key: Key, report: Inspection, status: ServerObjectStatus) -> None:
+    def _log(self, key: Key, status: ServerObjectStatus) -> None:
         ready = status.conditions[0]
         if self.standings.note(key, ready.reason, ready.message) and ready.reason != Reason.SUCCEEDED:
-            log.warning("DatabaseServer %s: %s: %s", key.name, ready.reason, ready.message)
+            log.warning("Look ended with %s: %s", ready.reason, ready.message, extra=logs.about(*key))
 
 
 def _count(key: Key, status: ServerObjectStatus) -> None:

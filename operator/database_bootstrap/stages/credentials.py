@@ -72,7 +72,20 @@ class Credentials:
         reference = self._spec.server.admin_secret_ref
         if reference and await self._secret(reference.name) is None and (known := await self.published()):
             return Endpoint(host=known.host, port=known.port, sslmode=known.sslmode or "prefer", ca=known.ca)
-        return (await self.administrator()).endpoint
+        try:
+            return (await self.administrator()).endpoint
+        except ReferenceNotFound:
+            if self._spec.server.ref and (last := await self._last_endpoint()):
+                return last
+            raise
+
+    async def _last_endpoint(self) -> Endpoint | None:
+        """Return where the operator itself was at the last success; what was published is the applications' address."""
+        known, server = await self.published(), self._subject.status.server
+        # Whoever may not use the server any more has been refused before.
+        if self._offer is None or known is None or server is None or server.host is None or server.port is None:
+            return None
+        return Endpoint(host=server.host, port=server.port, sslmode=known.sslmode or "prefer", ca=known.ca)
 
     async def role(self) -> Login | None:
         """Return the role's login for its database, or None while it has no password."""

@@ -1,0 +1,137 @@
+"""DatabaseServers on a real API server: who is woken by them, what is read for them, and what is written."""
+
+import secrets
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from database_bootstrap.errors import ReferenceNotFound, ServerRefused
+from database_bootstrap.kube import access
+from database_bootstrap.stages.subject import Progress, Report, Subject
+from database_bootstrap.stages.surroundings import SharedServer, Surroundings
+from fix_operator import Stage, all_done, soon
+from localservers import ControlPlane
+
+SERVERS = "/apis/dbbootstrap.io/v1alpha1/databaseservers"
+SPEC = {"adminSecretRef": {"namespace": "platform", "name": "postgres"}, "allowedNamespaces": {}}
+
+
+@pytest.fixture
+def name(control_plane: ControlPlane) -> Iterator[str]:
+    """A name for a DatabaseServer, which is gone afterwards."""
+    found = f"main-{secrets.token_hex(4)}"
+    yield found
+    with suppress(urllib.error.HTTPError):
+        control_plane.request("DELETE", f"{SERVERS}/{found}")
+
+
+def put(plane: ControlPlane, name: str, **spec: Any) -> dict[str, Any]:
+    """Make a DatabaseServer, or change it."""
+    body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": name}}
+    with suppress(urllib.error.HTTPError):
+        plane.request("GET", f"{SERVERS}/{name}")
+        changed: dict[str, Any] = plane.request("PATCH", f"{SERVERS}/{name}", {"spec": SPEC | spec})
+        return changed
+    made: dict[str, Any] = plane.request("POST", SERVERS, body | {"spec": SPEC | spec})
+    return made
+
+
+def get(plane: ControlPlane, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = plane.request("GET", f"{SERVERS}/{name}")
+    return found
+
+
+def looks(stage: Stage, name: str) -> list[SharedServer]:
+    """Return the looks at one server; those of other tests may be there too."""
+    return [it for it in stage.line.inspections if it.name == name]
+
+
+async def test_status_is_written_by_us_alone_and_only_when_it_says_something_new(stage: Stage, name: str) -> None:
+    put(stage.plane, name)
+    await soon(lambda: get(stage.plane, name)["status"].get("observedGeneration") == 1)
+    written = get(stage.plane, name)
+    assert written["status"]["databases"] == 0
+    owners = {it["manager"] for it in written["metadata"]["managedFields"] if it.get("subresource") == "status"}
+    assert owners == {"database-bootstrap-operator"}
+    assert not written["metadata"].get("finalizers")
+    # An annotation asks for a look, and the look finds nothing new.
+    annotated = stage.plane.request(
+        "PATCH", f"{SERVERS}/{name}", {"metadata": {"annotations": {"dbbootstrap.io/look": "1"}}}
+    )
+    await soon(lambda: len(looks(stage, name)) == 2)
+    put(stage.plane, f"{name}", intervalSeconds=601)
+    await soon(lambda: len(looks(stage, name)) == 3)
+    await soon(lambda: get(stage.plane, name)["status"]["observedGeneration"] == 2)
+    versions = [written["metadata"]["resourceVersion"], annotated["metadata"]["resourceVersion"]]
+    assert versions[0] != versions[1]
+    assert annotated["status"] == written["status"]
+
+
+async def test_change_of_a_server_wakes_those_who_refer_to_it(stage: Stage, name: str) -> None:
+    stage.create("shop", server={"ref": {"name": name}})
+    stage.create("other")
+    await soon(lambda: len(stage.line.visits) == 2)
+    put(stage.plane, name)
+    await soon(lambda: [it.owner.name for it in stage.line.visits].count("shop") == 2)
+    await soon(lambda: get(stage.plane, name)["status"].get("observedGeneration") == 1)
+    put(stage.plane, name, allowedExtensions=["pg_trgm"])
+    await soon(lambda: [it.owner.name for it in stage.line.visits].count("shop") == 3)
+    stage.plane.request("DELETE", f"{SERVERS}/{name}")
+    await soon(lambda: [it.owner.name for it in stage.line.visits].count("shop") == 4)
+    assert [it.owner.name for it in stage.line.visits].count("other") == 1
+    # Its own status, written twice by now, woke nobody.
+    assert len(looks(stage, name)) == 2
+
+
+@pytest.fixture
+def offered(stage: Stage, name: str) -> Callable[[], Any]:
+    """Return what asks, within a visit, for what the server is to the resource."""
+    said: list[SharedServer | Exception] = []
+
+    async def play(_: Subject, surroundings: Surroundings, __: Progress) -> Report:
+        try:
+            said.append(await surroundings.server(name))
+        except (ReferenceNotFound, ServerRefused) as error:
+            said.append(error)
+        return all_done()
+
+    stage.line.play = play
+
+    async def ask() -> SharedServer | Exception:
+        before = len(said)
+        stage.create(f"asks-{before}", server={"ref": {"name": name}})
+        await soon(lambda: len(said) > before)
+        return said[before]
+
+    return ask
+
+
+async def test_server_comes_with_the_labels_of_the_namespace(
+    stage: Stage, name: str, offered: Callable[[], Any]
+) -> None:
+    missing = await offered()
+    assert f"DatabaseServer {name} is not there" in str(missing)
+    stage.plane.request("PATCH", f"/api/v1/namespaces/{stage.namespace}", {"metadata": {"labels": {"team": "shop"}}})
+    put(stage.plane, name, allowedNamespaces={"matchLabels": {"team": "shop"}})
+    found = await offered()
+    assert isinstance(found, SharedServer)
+    assert found.labels == {"team": "shop", "kubernetes.io/metadata.name": stage.namespace}
+    assert found.spec.admin_secret_ref.namespace == "platform"
+
+
+async def test_server_whose_deletion_no_watch_has_shown_is_forgotten(stage: Stage, name: str) -> None:
+    put(stage.plane, name)
+    await soon(lambda: looks(stage, name))
+    resync = stage.acting._resync
+    assert resync.servers is not None
+    stage.acting._end_watching.set()
+    stage.plane.request("DELETE", f"{SERVERS}/{name}")
+    await resync.look()
+    assert name not in {known for _, known, _ in resync.servers.known()}
+
+
+async def test_operator_knows_what_it_may_do_about_servers(stage: Stage) -> None:
+    assert await access.is_served(stage.kube)
