@@ -59,7 +59,7 @@ async def test_status_is_written_by_us_alone_and_only_when_it_says_something_new
     assert not written["metadata"].get("finalizers")
     # An annotation asks for a look, and the look finds nothing new.
     annotated = stage.plane.request(
-        "PATCH", f"{SERVERS}/{name}", {"metadata": {"annotations": {"dbbootstrap.io/look": "1"}}}
+        "PATCH", f"{SERVERS}/{name}", {"metadata": {"annotations": {"dbbootstrap.io/reconcile-requested-at": "1"}}}
     )
     await soon(lambda: len(looks(stage, name)) == 2)
     put(stage.plane, f"{name}", intervalSeconds=601)

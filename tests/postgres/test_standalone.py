@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from database_bootstrap import cli
+from database_bootstrap.api.outcomes import StageName
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.standalone import run
 from database_bootstrap.standalone.console import TextConsole
@@ -187,7 +188,7 @@ def test_lines_for_machines(shop: Shop) -> None:
     code, said = shop.run("apply", "--output", "json", "--secret-dir", str(shop.folder / "elsewhere"))
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert code == 0
-    assert [line["event"] for line in lines] == ["stage"] * 6 + ["end"]
+    assert [line["event"] for line in lines] == ["stage"] * len(StageName) + ["end"]
     assert lines[-1]["status"]["conditions"][0]["type"] == "Ready"
     assert lines[-1]["changes"] == sum(len(line["changes"]) for line in lines[:-1])
     assert not shop.kept.exists()

@@ -12,10 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from fix_operator import ready, until
+from fix_operator import Operator, ready, until
 from fix_system import Tenant
 from localservers import ControlPlane
 
+LOOK = "dbbootstrap.io/reconcile-requested-at"
 SERVERS = "/apis/dbbootstrap.io/v1alpha1/databaseservers"
 
 
@@ -109,9 +110,7 @@ def test_tenant_gets_its_database_without_an_admin_secret(tenant: Tenant, platfo
     assert status["server"]["version"].startswith(str(tenant.server.major))
     assert status["administrator"] == {"name": tenant.admin.user, "superuser": tenant.is_superuser}
     tenant.request_visit(token="before the count")
-    platform.plane.request(
-        "PATCH", f"{SERVERS}/{platform.name}", {"metadata": {"annotations": {"dbbootstrap.io/look": "1"}}}
-    )
+    platform.plane.request("PATCH", f"{SERVERS}/{platform.name}", {"metadata": {"annotations": {LOOK: "1"}}})
     until(20, lambda: platform.get()["status"]["databases"] == 1)
 
 
@@ -207,3 +206,48 @@ def test_secret_of_the_platform_shows_nowhere_in_the_tenants_namespace(tenant: T
     assert base64.b64encode(canary.encode()).decode() not in shown
     platform.secret(**tenant.admin_keys)
     tenant.ready(seconds=60)
+
+
+def test_platforms_secret_deleted_changes_nothing_for_tenants(tenant: Tenant, platform: Platform) -> None:
+    platform.offer(allowedNamespaces={})
+    tenant.bootstrap(server=of(platform))
+    tenant.ready()
+    version = tenant.get()["metadata"]["resourceVersion"]
+    tenant.plane.request("DELETE", f"/api/v1/namespaces/{platform.namespace}/secrets/postgres")
+    tenant.plane.request("PATCH", f"{SERVERS}/{platform.name}", {"metadata": {"annotations": {LOOK: "1"}}})
+    said = platform.reaches("False", "ReferenceNotFound")
+    message = next(it["message"] for it in said["conditions"] if it["type"] == "Ready")
+    assert message == f"Secret {platform.namespace}/postgres is not there; it is waited for (adminSecretRef)"
+    visits = tenant.operator.metrics()["dbbootstrap_reconcile_time_seconds_count"]
+    platform.offer(allowedNamespaces={}, maxConnections=9)
+    until(20, lambda: tenant.operator.metrics()["dbbootstrap_reconcile_time_seconds_count"] > visits)
+    assert tenant.get()["metadata"]["resourceVersion"] == version
+
+
+def test_operator_of_one_namespace_says_that_it_may_not_read_servers(
+    tenant: Tenant, platform: Platform, make_operator: Callable[..., Operator]
+) -> None:
+    tenant.operator.stop()
+    within = ("--namespace", tenant.namespace)
+    account = f"--serviceaccount={tenant.namespace}:one"
+    tenant.plane.kubectl("create", "serviceaccount", "one", *within)
+    tenant.plane.kubectl("create", "rolebinding", "one", *within, "--clusterrole=database-bootstrap-operator", account)
+    access = tenant.plane.service_account_kubeconfig(tenant.namespace, "one")
+    operator = make_operator(*within, "--cluster-id", "tests", kubeconfig=access).start()
+    assert any("DatabaseServers are read one by one" in it["message"] for it in operator.messages)
+    platform.offer(allowedNamespaces={})
+    tenant.bootstrap(server=of(platform))
+    assert f'get databaseservers "{platform.name}"' in tenant.reaches("False", "ClusterUnavailable")
+    # As the kustomization of the namespaced install says: to read them, and one Secret.
+    read = ("--verb=get,list,watch", "--resource=databaseservers.dbbootstrap.io")
+    name = f"servers-{tenant.namespace}"
+    try:
+        tenant.plane.kubectl("create", "clusterrole", name, *read)
+        tenant.plane.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
+        beside = ("--namespace", platform.namespace)
+        tenant.plane.kubectl("create", "role", "admin", *beside, "--verb=get", "--resource=secrets")
+        tenant.plane.kubectl("create", "rolebinding", "admin", *beside, "--role=admin", account)
+        tenant.ready(seconds=60)
+        assert platform.get()["status"] == {"observedGeneration": -1}
+    finally:
+        tenant.plane.kubectl("delete", "clusterrole,clusterrolebinding", name, "--ignore-not-found")
