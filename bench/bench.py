@@ -34,7 +34,7 @@ class Bench:
         self.admin: Credentials = server.admin_role("superuser")
         for what in (
             ("-k", str(ROOT / "crds")),
-            ("-f", str(ROOT / "manifests" / "namespace.yaml")),
+            ("-f", str(ROOT / "manifests" / "namespace" / "namespace.yaml")),
             ("-k", str(ROOT / "manifests" / "rbac")),
         ):
             plane.kubectl("apply", "--server-side", *what)

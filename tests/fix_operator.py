@@ -294,7 +294,7 @@ async def soon(condition: Callable[[], object], seconds: float = 10) -> None:
 def operator_access(control_plane: ControlPlane) -> Path:
     """Return the kubeconfig of the shipped ServiceAccount, with exactly the rights of the shipped manifests."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", ROOT / "crds")
-    control_plane.kubectl("apply", "-f", ROOT / "manifests" / "namespace.yaml")
+    control_plane.kubectl("apply", "-f", ROOT / "manifests" / "namespace" / "namespace.yaml")
     control_plane.kubectl("apply", "-k", ROOT / "manifests" / "rbac")
     control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{names.CRD_NAME}")
     return control_plane.service_account_kubeconfig(SYSTEM_NAMESPACE, names.OPERATOR)

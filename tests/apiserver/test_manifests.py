@@ -14,6 +14,7 @@ MANIFESTS = ROOT / "manifests"
 NAMESPACE = "database-bootstrap-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:database-bootstrap-operator"
 SAMPLES = sorted(path.parent.name for path in (MANIFESTS / "samples").glob("*/kustomization.yaml"))
+INSTALLS = (".", "namespaced", "overlays/watch-secrets")
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/part-of"}
 GROUPS = {
     "databasebootstraps": "dbbootstrap.io",
@@ -167,14 +168,14 @@ def test_people_of_a_namespace_get_their_rights_through_the_built_in_roles(
     assert any(what in rule["resources"] and verb in rule["verbs"] for rule in ours) is expected
 
 
-@pytest.mark.parametrize("folder", [".", "namespaced"])
+@pytest.mark.parametrize("folder", INSTALLS)
 def test_no_wildcards_in_rights(control_plane: ControlPlane, folder: str) -> None:
     for item in render(control_plane, MANIFESTS / folder):
         for rule in item.get("rules", []):
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], item["metadata"]["name"]
 
 
-@pytest.mark.parametrize("folder", [".", "namespaced"])
+@pytest.mark.parametrize("folder", INSTALLS)
 def test_everything_carries_the_recommended_labels(control_plane: ControlPlane, folder: str) -> None:
     for item in render(control_plane, MANIFESTS / folder):
         assert item["metadata"]["labels"].keys() >= LABELS, item["kind"]
@@ -196,6 +197,32 @@ def test_namespaced_install_is_accepted_and_has_nothing_of_the_cluster(
     assert is_allowed(installed, user, f"get namespaces {namespace}", namespace)
     assert not is_allowed(installed, user, "get namespaces default", "default")
     installed.kubectl("delete", "--filename", tmp_path / "all.yaml", "--wait=false")
+
+
+@pytest.fixture
+def watching(installed: ControlPlane) -> Iterator[ControlPlane]:
+    """The same with the overlay that lets the operator watch Secrets; others' tests find the shipped rights again."""
+    overlay = MANIFESTS / "overlays" / "watch-secrets"
+    installed.kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "--kustomize", overlay)
+    yield installed
+    installed.kubectl("delete", "--filename", overlay / "role.yaml")
+    installed.kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", MANIFESTS)
+
+
+def test_overlay_adds_the_watching_of_secrets_and_nothing_else(watching: ControlPlane) -> None:
+    shipped = {(item["kind"], item["metadata"]["name"]): item for item in render(watching, MANIFESTS)}
+    overlaid = {
+        (item["kind"], item["metadata"]["name"]): item
+        for item in render(watching, MANIFESTS / "overlays" / "watch-secrets")
+    }
+    name = "database-bootstrap-operator-watch-secrets"
+    assert overlaid.keys() - shipped.keys() == {("ClusterRole", name), ("ClusterRoleBinding", name)}
+    changed = {key for key in shipped if overlaid[key] != shipped[key]}
+    assert changed == {("Deployment", "database-bootstrap-operator")}
+    environment = overlaid[changed.pop()]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "DBBOOTSTRAP_WATCH_SECRETS", "value": "true"} in environment
+    assert all(is_allowed(watching, OPERATOR, f"{verb} secrets", "any") for verb in ("list", "watch"))
+    assert not is_allowed(watching, OPERATOR, "update secrets", "any")
 
 
 def test_namespace_that_enforces_the_restricted_standard_takes_the_pod(installed: ControlPlane) -> None:

@@ -258,7 +258,7 @@ def cluster(tenant: Tenant, make_operator: MakeOperator, tmp_path: Path) -> Iter
     with ControlPlane.start(tmp_path / "plane", controller_manager=True) as plane:
         plane.kubectl("apply", "--server-side", "-k", ROOT / "crds")
         plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{names.CRD_NAME}")
-        plane.kubectl("apply", "-f", ROOT / "manifests" / "namespace.yaml")
+        plane.kubectl("apply", "-f", ROOT / "manifests" / "namespace" / "namespace.yaml")
         plane.kubectl("apply", "-k", ROOT / "manifests" / "rbac")
         kubeconfig = plane.service_account_kubeconfig(SYSTEM_NAMESPACE, names.OPERATOR)
         operator = make_operator(kubeconfig=kubeconfig).start()

@@ -103,10 +103,10 @@ async def _cluster_uid(kube: Kube) -> str:
 
 def rights(*, watch_secrets: bool) -> Iterator[Right]:
     """Yield what the operator must be allowed to do in the namespaces that it serves."""
-    yield from (Right(verb, BOOTSTRAPS) for verb in ("get", "list", "watch"))
+    yield from (Right(verb, BOOTSTRAPS) for verb in ("get", "list", "watch", "patch"))
     yield Right("patch", BOOTSTRAPS, "status")
     yield from (Right(verb, CONFIG_MAPS) for verb in ("get", "list", "watch"))
-    yield from (Right(verb, SECRETS) for verb in ("get", "create", "patch"))
+    yield from (Right(verb, SECRETS) for verb in ("get", "create", "patch", "delete"))
     yield Right("create", EVENTS)
     if watch_secrets:
         yield from (Right(verb, SECRETS) for verb in ("list", "watch"))
