@@ -69,12 +69,17 @@ class Drawer:
                 raise ReferenceNotFound(f"ConfigMap {name} is not there")
         return bundle_of_config_maps([self.config_maps[name] for name in config_maps], limits)
 
-    async def keep_password(self, name: str, username: str, password: str) -> bool:
+    async def keep_password(self, name: str, username: str, password: str, rotation: str | None = None) -> bool:
         if name in self.secrets:
             return False
-        self.put(name, {"username": username, "password": password}, ours=True)
+        self.put(name, {"username": username, "password": password}, ours=True, rotation=rotation)
         self.writes.append(name)
         return True
+
+    async def replace_password(self, name: str, username: str, password: str, rotation: str) -> None:
+        assert self.secrets[name].ours
+        self.put(name, {"username": username, "password": password}, ours=True, rotation=rotation)
+        self.writes.append(name)
 
     async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
         if name in self.secrets and not self.secrets[name].ours:
@@ -90,9 +95,17 @@ class Drawer:
         del self.secrets[name]
         return True
 
-    def put(self, name: str, data: Mapping[str, str], *, ours: bool = False, incarnation: str | None = None) -> None:
+    def put(
+        self,
+        name: str,
+        data: Mapping[str, str],
+        *,
+        ours: bool = False,
+        incarnation: str | None = None,
+        rotation: str | None = None,
+    ) -> None:
         encoded = {key: value.encode() for key, value in data.items()}
-        self.secrets[name] = KeptSecret(data=encoded, ours=ours, incarnation=incarnation)
+        self.secrets[name] = KeptSecret(data=encoded, ours=ours, incarnation=incarnation, rotation=rotation)
 
 
 @dataclass

@@ -104,6 +104,27 @@ async def test_password_is_kept_once_and_never_replaced(
     assert kept.ours
 
 
+async def test_password_is_replaced_with_the_word_for_it(
+    references: References, put: Callable[..., None], control_plane: ControlPlane, namespace: str
+) -> None:
+    assert await references.keep_password("shop-role", "shop", "first")
+    put("secrets", "shop-role", metadata={"labels": {"team": "a"}}, data={"mine": "eA=="})
+    await references.replace_password("shop-role", "shop", "second", "a word: ü")
+    data, raw = secret_in(control_plane, namespace, "shop-role")
+    assert data == {"username": "shop", "password": "second", "mine": "x"}
+    assert raw["metadata"]["annotations"] == MARKS | {"dbbootstrap.io/rotated": "a word: ü"}
+    assert raw["metadata"]["labels"]["team"] == "a"
+    kept = await references.secret("shop-role")
+    assert kept is not None
+    assert (kept.rotation, kept.ours) == ("a word: ü", True)
+    put("secrets", "foreign", data={"password": "eA=="})
+    with pytest.raises(NotOwned):
+        await references.replace_password("foreign", "shop", "s3cret-canary", "x")
+    with pytest.raises(ClusterUnavailable) as caught:
+        await references.replace_password("gone", "shop", "s3cret-canary", "x")
+    assert "s3cret-canary" not in str(caught.value)
+
+
 async def test_connection_is_published_and_renewed(
     references: References, control_plane: ControlPlane, namespace: str
 ) -> None:

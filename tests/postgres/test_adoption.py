@@ -5,11 +5,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from database_bootstrap.api import names
 from database_bootstrap.api.outcomes import Reason, StageName, Verdict
 from database_bootstrap.api.status import BindingStatus, Origin, Status
 from database_bootstrap.postgres.ownership import mark_in
 from database_bootstrap.stages.subject import Report
-from fix_engine import Bootstrap
+from fix_engine import Bootstrap, outcome
 
 PASSWORD = "theirs: 'quoted' \\ %"
 
@@ -337,3 +338,18 @@ async def test_marks_that_a_dba_removed_are_written_again_and_taken_by_nobody_el
         assert report.facts.role and report.facts.role.origin is Origin.CREATED
         assert report.facts.database and report.facts.database.origin is Origin.CREATED
         assert (await bootstrap.ready()).changes == ()
+
+
+async def test_password_of_an_adopted_role_is_changed_by_whoever_made_it(legacy: Bootstrap) -> None:
+    remember(legacy, await legacy.ready())
+    legacy.annotations[names.ANNOTATION_ROTATE_PASSWORD] = "now"
+    report = await legacy.ready()
+    assert report.changes == ()
+    assert any("Secret own" in warning for warning in outcome(report, StageName.ROLE).warnings)
+    legacy.drawer.put("own", {"password": "another"})
+    # With a mark of its own or without, as the administrator may or may not comment on it.
+    refused(await legacy.apply(), Reason.ROLE_LOGIN_REFUSED, "adoption never sets one", "Secret own")
+    legacy.as_superuser(f"ALTER ROLE \"{legacy.role}\" PASSWORD 'another'")
+    assert (await legacy.ready()).changes == ("publish the new password in Secret shop-db",)
+    assert legacy.query("SELECT 1", password="another") == [(1,)]
+    assert (await legacy.ready()).changes == ()

@@ -243,6 +243,20 @@ def test_second_project_of_the_same_name_sets_no_password(shop: Shop) -> None:
     assert shop.query("SELECT count(*) FROM users") == [(1,)]
 
 
+def test_password_is_another_one_on_a_persons_word(shop: Shop) -> None:
+    shop.run("apply")
+    before = shop.secret("shop-db")
+    shop.annotations["dbbootstrap.io/rotate-password"] = "2024-05-01"
+    code, said = shop.run("apply")
+    assert (code, "generate another password" in said) == (0, True)
+    after = shop.secret("shop-db")
+    assert after["password"] == shop.secret("shop-role")["password"] != before["password"]
+    assert shop.query("SELECT count(*) FROM users") == [(1,)]
+    assert "Nothing changed." in shop.run("apply")[1]
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(before["uri"]).close()
+
+
 def test_lost_folder_stops_and_resets_nothing(shop: Shop) -> None:
     shop.run("apply")
     uri = shop.secret("shop-db")["uri"]

@@ -369,3 +369,40 @@ def test_dump_restored_into_a_new_server(tenant: Tenant, alone: Tenant) -> None:
     assert ledger(alone, "SELECT count(*) FROM dbbootstrap.seed") == "1"
     assert any("moved to server" in event["note"] for event in alone.events())
     assert alone.connection()["port"] == str(alone.server.port)
+
+
+def test_password_is_another_one_on_a_persons_word(tenant: Tenant, status_watch: StatusWatch) -> None:
+    reader = tenant.unique("reader")
+    log_began = len(tenant.server.log.read_bytes())
+    body = tenant.bootstrap(migrations=sql(FIRST), seed=SEED, access=[{"role": reader, "level": "ReadOnly"}])
+    message = tenant.reaches("False", "AccessRoleNotFound")
+    assert f'CREATE ROLE "{reader}" LOGIN' in message
+    # The application does not wait for others.
+    tenant.query(LATER)
+    tenant.server.psql(f'CREATE ROLE "{reader}" LOGIN')
+    tenant.ready()
+    old = tenant.connection()
+    annotate(tenant, "rotate-password", "2024-05-01")
+    until(30, lambda: tenant.connection()["password"] != old["password"])
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(**old).close()
+    assert tenant.query("SELECT count(*) FROM users") == [(3,)]
+    until(30, lambda: tenant.get()["status"]["role"].get("passwordRotation") == "2024-05-01")
+    new = tenant.connection()
+    # Taken out of Git and applied again, the word and all: it was acted upon.
+    tenant.plane.request("DELETE", f"{BOOTSTRAPS.format(tenant.namespace)}/shop")
+    body["metadata"]["annotations"] = {"dbbootstrap.io/rotate-password": "2024-05-01"}
+    tenant.apply(body)
+    tenant.ready()
+    assert tenant.connection() == new
+    has = f"SELECT has_table_privilege('{reader}', 'users', 'SELECT')"
+    assert tenant.server.psql(has, dbname=new["dbname"]) == "t"
+    seen = (
+        tenant.operator.log,
+        str(tenant.operator.metrics()),
+        str(status_watch.versions(tenant.namespace, "shop")),
+        str(tenant.events()),
+        tenant.server.said(log_began),
+    )
+    assert "ALTER ROLE" in seen[-1]
+    assert [password in text for text in seen for password in (old["password"], new["password"])] == [False] * 10

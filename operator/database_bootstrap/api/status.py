@@ -108,6 +108,8 @@ class RoleStatus(StatusModel):
     """Its name."""
     origin: Origin | None = None
     """Whether it was made here, or adopted."""
+    password_rotation: Word | None = None
+    """The value of the annotation dbbootstrap.io/rotate-password that was last acted upon."""
 
 
 class DatabaseStatus(StatusModel):

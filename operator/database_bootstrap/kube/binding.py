@@ -14,14 +14,18 @@ from database_bootstrap.kube.resource import Key
 ATTEMPTS = 3
 
 
-async def keep_password(kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str]) -> bool:
+async def keep_password(
+    kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str], rotation: str | None
+) -> bool:
     """Make the Secret of a password; return False where one of that name exists, and leave what it holds alone.
 
     One that an earlier resource of this name has made carries this one's uid from then on.
     """
     (key, _) = owner
+    wanted = _manifest(name, names.PASSWORD_SECRET_TYPE, owner, data)
+    wanted["metadata"]["annotations"] |= {names.ANNOTATION_ROTATED: rotation} if rotation else {}
     try:
-        await kube.create(SECRETS, key.namespace, _manifest(name, names.PASSWORD_SECRET_TYPE, owner, data))
+        await kube.create(SECRETS, key.namespace, wanted)
     except client.ConflictError:
         await _take_back(kube, owner, name)
         return False
@@ -36,6 +40,21 @@ async def _take_back(kube: Kube, owner: tuple[Key, str], name: str) -> None:
             await kube.send(_merge(found, _annotations(owner), {}))
     except (client.NotFoundError, client.ConflictError):
         raise ClusterUnavailable(f'The Secret "{name}" was changed while it was looked at.') from None
+
+
+async def replace_password(
+    kube: Kube, owner: tuple[Key, str], name: str, data: Mapping[str, str], rotation: str
+) -> None:
+    """Write another password into the Secret of one, with the word on which that was done: both or none."""
+    (key, _) = owner
+    try:
+        found = await kube.get(SECRETS, key.namespace, name)
+        if not is_ours(found, owner):
+            raise NotOwned(f'The Secret "{name}" is not this resource\'s any more.')
+        annotations = _annotations(owner) | {names.ANNOTATION_ROTATED: rotation}
+        await kube.send(_merge(found, annotations, _encoded(data)))
+    except (client.NotFoundError, client.ConflictError):
+        raise ClusterUnavailable(f'The Secret "{name}" was changed while it was written.') from None
 
 
 async def publish(kube: Kube, owner: tuple[Key, str], name: str, connection: Connection, pin: str | None) -> None:
@@ -100,6 +119,12 @@ def incarnation_of(raw: Mapping[str, Any]) -> str | None:
     return str(value) if value else None
 
 
+def rotation_of(raw: Mapping[str, Any]) -> str | None:
+    """Return the word on which the password in a Secret was made."""
+    value = (raw["metadata"].get("annotations") or {}).get(names.ANNOTATION_ROTATED)
+    return str(value) if value else None
+
+
 async def _renewed(kube: Kube, owner: tuple[Key, str], wanted: Mapping[str, Any]) -> bool:
     """Return whether the Secret that is there is as wanted now; False when it went or changed meanwhile."""
     (key, _) = owner
@@ -119,13 +144,14 @@ async def _renewed(kube: Kube, owner: tuple[Key, str], wanted: Mapping[str, Any]
 
 def _rewrite(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Call:
     # A merge, not an apply: the keys that the Secret was created with would stay for ever, as an apply only removes
-    # what an apply has brought. The resourceVersion makes sure that it is still the Secret whose uid was read.
+    # what an apply has brought.
     stale = dict.fromkeys(set(found.get("data") or ()) - set(wanted["data"]))
     annotations = {names.ANNOTATION_INCARNATION: None, **wanted["metadata"]["annotations"]}
     return _merge(found, annotations, {**stale, **wanted["data"]})
 
 
 def _merge(found: Mapping[str, Any], annotations: Mapping[str, str | None], data: Mapping[str, str | None]) -> Call:
+    # The resourceVersion makes sure that it is still the Secret whose uid was read.
     metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": annotations}
     return Call(
         verb="patch",

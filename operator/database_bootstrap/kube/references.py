@@ -101,6 +101,7 @@ class References(Estate):
             ours=binding.is_ours(raw, self._owner),
             inherited=not binding.is_made_by(raw, self._owner),
             incarnation=binding.incarnation_of(raw),
+            rotation=binding.rotation_of(raw),
         )
 
     async def delete_secret(self, name: str) -> bool | None:
@@ -123,13 +124,18 @@ class References(Estate):
             return False
         return bool(found["metadata"]["uid"] == owner.uid)
 
-    async def keep_password(self, name: str, username: str, password: str) -> bool:
+    async def keep_password(self, name: str, username: str, password: str, rotation: str | None = None) -> bool:
         """Make the Secret of a generated password; return False where one of that name exists, and leave it alone.
 
         Only that one which an earlier resource of this name has made is this very one's from then on.
         """
         data = {"username": username, "password": password}
-        return await binding.keep_password(self._kube, self._owner, name, data)
+        return await binding.keep_password(self._kube, self._owner, name, data, rotation)
+
+    async def replace_password(self, name: str, username: str, password: str, rotation: str) -> None:
+        """Write another password into that Secret; raise `ClusterUnavailable` where it has changed meanwhile."""
+        data = {"username": username, "password": password}
+        await binding.replace_password(self._kube, self._owner, name, data, rotation)
 
     async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
         """Write the connection Secret with the pin; raise `NotOwned` where one of that name is somebody else's."""

@@ -134,13 +134,46 @@ class Credentials:
         is_about_it = known is not None and known.database == self._spec.database.name
         return secret.incarnation if secret and is_about_it else None
 
-    async def keep_password(self, password: str) -> None:
+    def _is_about_it(self, known: Connection) -> bool:
+        return (known.user, known.database) == (self._spec.role.name, self._spec.database.name)
+
+    async def is_kept(self) -> bool:
+        """Whether the Secret of a generated password is there."""
+        return await self._secret(self.password_secret) is not None
+
+    async def rotation(self) -> str | None:
+        """Return the word on which the password was made that is kept, if it was made on one."""
+        secret = await self._secret(self.password_secret)
+        return secret.rotation if secret else None
+
+    async def is_outdated(self) -> bool:
+        """Whether the connection Secret is about this role in this database, and has another password than is kept."""
+        known, password = await self.published(), await self.password()
+        return known is not None and password is not None and self._is_about_it(known) and known.password != password
+
+    async def keep_password(self, password: str, rotation: str | None = None) -> None:
         """Keep a password in the Secret for it, before anybody sets it on the server; one that is kept already wins."""
-        made = await self._surroundings.keep_password(self.password_secret, self._spec.role.name, password)
+        name = self.password_secret
+        made = await self._surroundings.keep_password(name, self._spec.role.name, password, rotation)
         if made:
-            self._read[self.password_secret] = KeptSecret(data={"password": password.encode()}, ours=True)
+            self._read[name] = KeptSecret(data={"password": password.encode()}, ours=True, rotation=rotation)
         else:
-            del self._read[self.password_secret]
+            del self._read[name]
+
+    async def replace_password(self, password: str, rotation: str) -> None:
+        """Keep another password in place of the one that is kept, before anybody sets it on the server."""
+        name = self.password_secret
+        await self._surroundings.replace_password(name, self._spec.role.name, password, rotation)
+        self._read[name] = KeptSecret(data={"password": password.encode()}, ours=True, rotation=rotation)
+
+    async def publish_password(self) -> None:
+        """Write the password that is kept into the connection Secret, and leave all else there as it is."""
+        known, password = await self.published(), await self.password()
+        secret = await self._secret(self.connection_secret)
+        assert known
+        assert secret
+        assert password
+        await self._publish(replace(known, password=password), secret.incarnation)
 
     async def is_published(self) -> bool:
         """Whether the connection Secret says all that the application is to be told, word for word."""
@@ -161,6 +194,9 @@ class Credentials:
         wanted = await self.wanted_connection()
         if await self._inherits_password():
             await self.keep_password(wanted.password)
+        await self._publish(wanted, incarnation)
+
+    async def _publish(self, wanted: Connection, incarnation: str | None) -> None:
         await self._surroundings.publish(self.connection_secret, wanted, incarnation)
         data = {key: value.encode() for key, value in secret_data(wanted).items()}
         self._read[self.connection_secret] = KeptSecret(data=data, ours=True, incarnation=incarnation)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from database_bootstrap import errors
-from database_bootstrap.api import names, status
+from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
-from database_bootstrap.stages import adoption, catalogue, identity
+from database_bootstrap.stages import adoption, catalogue, identity, passwords
 from database_bootstrap.stages import role_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptRole
 from database_bootstrap.stages.authority import Authority, authority_over
@@ -80,6 +80,10 @@ class Found:
     """Its Secret is there."""
     password_published: bool
     """The connection Secret is there, and has it."""
+    rotation: str | None
+    """A person's word on which the password was made that is kept, or that was acted upon before."""
+    is_outdated: bool
+    """The connection Secret has another password than is kept."""
     refusal: str | None
     """The SQLSTATE with which the server refused the role's login; None when it was let in, or was not tried."""
     survey: adoption.Survey | None = None
@@ -102,15 +106,20 @@ async def observe(visit: Visit) -> Found:
     if visit.role_mark:
         await require_gone(visit, f'Role "{visit.spec.role.name}"', visit.role_mark.owner)
     survey = await _survey(visit, role) if role and role.mark is None else None
+    rotation = await passwords.handled(visit)
     if role and visit.role_mark and may_be_ours(visit, visit.role_mark):
         if not visit.role_is_new:
             if visit.sessions.refusal == _REFUSED:
                 # It may have been made between that login and this look, and its password be right.
                 visit.sessions.forget_refusal()
             await visit.sessions.try_role()
-        visit.facts.role = status.RoleStatus(name=visit.spec.role.name, origin=_origin(role))
+        visit.facts.role = status.RoleStatus(
+            name=visit.spec.role.name, origin=_origin(role), password_rotation=rotation
+        )
     return Found(
         role=role,
+        rotation=rotation,
+        is_outdated=await visit.credentials.is_outdated(),
         password_kept=kept is not None,
         password_published=published is not None,
         refusal=visit.sessions.refusal,
@@ -170,7 +179,9 @@ def _compare_absent(visit: Visit, found: Found) -> Iterator[Action]:
     if found.database and found.database.mark and not may_take(visit, found.database.mark):
         raise not_owned(visit, f'Database "{found.database.name}"', found.database.mark)
     if not found.password_kept:
-        yield actions.KeepPassword(secret=visit.credentials.password_secret)
+        yield actions.KeepPassword(secret=visit.credentials.password_secret, rotation=passwords.word(visit))
+    elif passwords.is_asked(visit, found.rotation):
+        yield passwords.replacement(visit)
     yield actions.CreateRole(name=visit.spec.role.name, connection_limit=visit.spec.role.connection_limit)
 
 
@@ -184,27 +195,38 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
             f'Role "{name}" has become {" ".join(role.powers)}, which an application must not be; take it away with '
             f'ALTER ROLE "{name}" {" ".join(f"NO{power}" for power in role.powers)}'
         )
-    if not found.password_kept and not found.password_published:
-        raise errors.PasswordLost(
-            f'Role "{name}" exists, and neither Secret {visit.credentials.password_secret} nor Secret '
-            f"{visit.credentials.connection_secret} has its password; write one into a Secret and name it in "
-            "role.passwordSecretRef"
-        )
+    if not (found.password_kept or found.password_published or passwords.is_due(visit, role.mark, found.rotation)):
+        raise passwords.lost(visit, role.mark)
 
 
 def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
-    name = visit.spec.role.name
-    if not found.password_kept:
-        yield actions.RestorePassword(secret=visit.credentials.password_secret)
     # Before the mark: a role that was taken over is marked as adopted, and no password is set for those.
-    yield from _compare_login(visit, found, role)
+    yield from _compare_password(visit, found, role)
     yield from _compare_mark(visit, found, role)
     limit = visit.spec.role.connection_limit
     if limit is not None and limit != role.connection_limit:
-        yield actions.LimitConnections(name=name, limit=limit)
+        yield actions.LimitConnections(name=visit.spec.role.name, limit=limit)
 
 
-def _compare_login(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
+def _compare_password(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
+    secret, is_to_rotate = visit.credentials.password_secret, passwords.is_due(visit, role.mark, found.rotation)
+    is_refused = _is_refused(visit, found, role)
+    if not (found.password_kept or found.password_published):
+        passwords.check_namesake(visit, role.mark)
+        yield actions.KeepPassword(secret=secret, rotation=passwords.word(visit))
+    elif not found.password_kept:
+        yield actions.RestorePassword(secret=secret, rotation=found.rotation)
+    if is_to_rotate and (found.password_kept or found.password_published):
+        yield passwords.replacement(visit)
+    if is_refused or is_to_rotate:
+        yield actions.SetPassword(name=visit.spec.role.name)
+    is_right = is_refused or visit.sessions.as_role is not None
+    if found.password_published and (is_to_rotate or (is_right and found.is_outdated)):
+        yield passwords.PublishPassword(secret=visit.credentials.connection_secret)
+
+
+def _is_refused(visit: Visit, found: Found, role: Role) -> bool:
+    """Return whether the password does not log in and is to be set again; raise where that is no remedy."""
     name = visit.spec.role.name
     if not role.can_login:
         # It was made with LOGIN: a DBA has locked the application out, as before a dump that must miss no row.
@@ -217,16 +239,17 @@ def _compare_login(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
             f'Role "{name}" is valid until a time that has passed, so that no password logs in; a DBA set that, and '
             f"can take it away with ALTER ROLE \"{name}\" VALID UNTIL 'infinity'"
         )
-    elif found.refusal == _REFUSED:
-        _check_namesake(visit, role)
-        _check_rotation(visit, role)
-        yield actions.SetPassword(name=name)
-    elif found.refusal == "28000":
+    if found.refusal == _REFUSED:
+        passwords.check_namesake(visit, role.mark)
+        passwords.check_adopted(visit, role.mark)
+        return True
+    if found.refusal == "28000":
         raise errors.RoleLoginRefused(
             f'The server lets role "{name}" not in at all (SQLSTATE 28000): pg_hba.conf has no line for it'
         )
-    elif found.refusal and found.refusal not in adoption.PROVEN and visit.subject.is_uid_derived:
+    if found.refusal and found.refusal not in adoption.PROVEN and visit.subject.is_uid_derived:
         raise errors.ServerBusy(f'The server takes no session of role "{name}" now (SQLSTATE {found.refusal})')
+    return False
 
 
 def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
@@ -251,31 +274,6 @@ def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
             )
 
 
-def _check_namesake(visit: Visit, role: Role) -> None:
-    """Raise where the role may be that of another project's resource of this name: only its password tells."""
-    if role.mark is None or not visit.subject.is_uid_derived or was_said_to_be_ours(visit, role.mark):
-        return
-    name, reference = visit.spec.role.name, visit.spec.role.password_secret_ref
-    secret = reference.name if reference else visit.credentials.password_secret
-    raise errors.NotOwned(
-        f'Role "{name}" belongs to {role.mark.owner}, as every resource of this name is called where there is no '
-        f"cluster, and the password in Secret {secret} does not log in: it may be another project's. It is left alone. "
-        f'If it is this one\'s, write the right password into the Secret, or set it with ALTER ROLE "{name}" PASSWORD, '
-        f"or annotate this one with {names.ANNOTATION_TAKE_OVER}={role.mark.owner.uid}"
-    )
-
-
-def _check_rotation(visit: Visit, role: Role) -> None:
-    """Raise for an adopted role: its password is set by whoever has made it."""
-    if role.mark and role.mark.origin is Origin.ADOPTED:
-        name, reference = visit.spec.role.name, visit.spec.role.password_secret_ref
-        secret = reference.name if reference else visit.credentials.password_secret
-        raise errors.RoleLoginRefused(
-            f'Role "{name}" is adopted, and the password in Secret {secret} does not log in; adoption never sets one. '
-            f'Write the right one into the Secret, or set it with ALTER ROLE "{name}" PASSWORD'
-        )
-
-
 def conclude(visit: Visit, found: Found) -> Conclusion:
     """Say that the role is there."""
     assert found.role is not None
@@ -283,7 +281,10 @@ def conclude(visit: Visit, found: Found) -> Conclusion:
     return Conclusion(
         reason=Reason.ROLE_IN_PLACE,
         message=f'Role "{visit.spec.role.name}" is there and logs in',
-        warnings=() if found.role.own_mark else (unmarked,),
+        warnings=(
+            *(() if found.role.own_mark else (unmarked,)),
+            *passwords.remarks(visit, found.role.mark, found.rotation),
+        ),
     )
 
 

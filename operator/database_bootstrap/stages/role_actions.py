@@ -17,12 +17,14 @@ class KeepPassword:
     """Generate a password, and keep it before anybody sets it: no crash leaves one that nobody knows."""
 
     secret: str
+    rotation: str | None = None
+    """A person's word that is done with this."""
 
     def __str__(self) -> str:
         return f"generate a password into Secret {self.secret}"
 
     async def run(self, visit: Visit) -> None:
-        await visit.credentials.keep_password(scram.generate_password())
+        await visit.credentials.keep_password(scram.generate_password(), self.rotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class RestorePassword:
     """Put the password back into its Secret from the connection Secret, where it still is."""
 
     secret: str
+    rotation: str | None = None
+    """A person's word that was done before."""
 
     def __str__(self) -> str:
         return f"restore Secret {self.secret} from the connection Secret"
@@ -37,7 +41,7 @@ class RestorePassword:
     async def run(self, visit: Visit) -> None:
         published = await visit.credentials.published()
         assert published is not None
-        await visit.credentials.keep_password(published.password)
+        await visit.credentials.keep_password(published.password, self.rotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,8 @@ class Stage(Generic[Found]):
             found = await self.observe(visit)
             if left := self.compare(visit, found):
                 raise NotConverging(f"Done, and yet still to do: {'; '.join(map(str, left))}")
+        # What was done to the role is written down by the next stage, which finds the ledger.
+        await visit.write_audit()
         conclusion = self.conclude(visit, found)
         return Outcome(
             stage=self.name,

@@ -19,6 +19,8 @@ class KeptSecret:
     """It carries this resource's uid, or name."""
     inherited: bool = False
     """An earlier resource of this name has made it, and it says so still."""
+    rotation: str | None = None
+    """On the Secret of a generated password: a person's word that was acted upon."""
     incarnation: str | None = None
     """Of the database, pinned on the connection Secret with the last complete success."""
     imagined: bool = False
@@ -80,10 +82,17 @@ class Surroundings(Platform, Protocol):
         """Whether this very resource of the own cluster is there, as far as can be seen from here."""
         ...
 
-    async def keep_password(self, name: str, username: str, password: str) -> bool:
+    async def keep_password(self, name: str, username: str, password: str, rotation: str | None = None) -> bool:
         """Make the Secret of a generated password; return False where one of that name exists, and leave it alone.
 
         Only that one which an earlier resource of this name has made is this very one's from then on.
+        """
+        ...
+
+    async def replace_password(self, name: str, username: str, password: str, rotation: str) -> None:
+        """Write another password into that Secret, which is this resource's, and with it whose word that was done on.
+
+        Raise `ClusterUnavailable` or `ReferenceRejected` where it has changed meanwhile, or cannot be written.
         """
         ...
 

@@ -79,6 +79,8 @@ class SecretData:
     """Of the resource that made it, where one of ours did."""
     incarnation: str | None = None
     """Pinned on a connection Secret."""
+    rotation: str | None = None
+    """On the Secret of a generated password: the word on which it was made."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,6 +148,7 @@ def secret_data(document: Document) -> SecretData:
         data=data | {key: value.encode() for key, value in plain.items()},
         uid=annotations.get(names.ANNOTATION_UID),
         incarnation=annotations.get(names.ANNOTATION_INCARNATION),
+        rotation=annotations.get(names.ANNOTATION_ROTATED),
     )
 
 

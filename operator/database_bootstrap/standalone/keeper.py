@@ -53,14 +53,18 @@ class Keeper:
         document = self._document(_secret_file(namespace, name))
         return secret_data(document) if document else None
 
-    def add_secret(self, owner: Owner, name: str, kind: str, data: Mapping[str, str]) -> bool:
-        """Keep a new Secret; return False where one of that name is kept already."""
-        with self._complete(_secret(owner, name, kind, data)) as complete:
+    def add_password(self, owner: Owner, name: str, data: Mapping[str, str], rotation: str | None) -> bool:
+        """Keep a new Secret of a password; return False where one of that name is kept already."""
+        with self._complete(_password(owner, name, data, rotation)) as complete:
             try:
                 os.link(complete, self.folder / _secret_file(owner.namespace, name))
             except FileExistsError:
                 return False
         return True
+
+    def put_password(self, owner: Owner, name: str, data: Mapping[str, str], rotation: str) -> None:
+        """Keep the Secret of a password in place of one of that name."""
+        self._put(_secret_file(owner.namespace, name), _password(owner, name, data, rotation))
 
     def put_connection(self, owner: Owner, name: str, data: Mapping[str, str], incarnation: str | None) -> None:
         """Keep the Secret for applications with the pin on it, in place of one of that name."""
@@ -139,6 +143,12 @@ def _secret_file(namespace: str, name: str) -> str:
 
 def _status_file(owner: Owner) -> str:
     return f"{owner.namespace}.{owner.name}.status.yaml"
+
+
+def _password(owner: Owner, name: str, data: Mapping[str, str], rotation: str | None) -> dict[str, Any]:
+    manifest = _secret(owner, name, names.PASSWORD_SECRET_TYPE, data)
+    manifest["metadata"]["annotations"] |= {names.ANNOTATION_ROTATED: rotation} if rotation else {}
+    return manifest
 
 
 def _secret(owner: Owner, name: str, kind: str, data: Mapping[str, str]) -> dict[str, Any]:

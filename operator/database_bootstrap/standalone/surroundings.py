@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from database_bootstrap.api import binding, names
+from database_bootstrap.api import binding
 from database_bootstrap.api.binding import Connection
 from database_bootstrap.api.status import Status
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
@@ -57,7 +57,12 @@ class FileSurroundings:
         """Return the Secret: from the documents, else as it was kept."""
         found = self._find(name)
         if found:
-            return KeptSecret(data=found.data, ours=found.uid == self.owner.uid, incarnation=found.incarnation)
+            return KeptSecret(
+                data=found.data,
+                ours=found.uid == self.owner.uid,
+                incarnation=found.incarnation,
+                rotation=found.rotation,
+            )
         if self.keeper is None and name == self.resource.connection_secret:
             return await self._as_it_would_be()
         return None
@@ -74,14 +79,22 @@ class FileSurroundings:
         """Return whether it is among the documents, as it is in what was dumped from a cluster."""
         return any(resource.owner == owner for resource in self.collection.resources.values())
 
-    async def keep_password(self, name: str, username: str, password: str) -> bool:
+    async def keep_password(self, name: str, username: str, password: str, rotation: str | None = None) -> bool:
         """Keep a generated password, on the disk when this returns."""
         assert self.keeper, "without a keeper, a resource must name its password Secret"
         if (self.owner.namespace, name) in self.collection.secrets:
             return False
         data = {"username": username, "password": password}
         with _refusals():
-            return self.keeper.add_secret(self.owner, name, names.PASSWORD_SECRET_TYPE, data)
+            return self.keeper.add_password(self.owner, name, data, rotation)
+
+    async def replace_password(self, name: str, username: str, password: str, rotation: str) -> None:
+        """Keep another password, on the disk when this returns; one among the documents is its author's to change."""
+        if self.keeper is None or (self.owner.namespace, name) in self.collection.secrets:
+            raise ReferenceRejected(f"Secret {name} is one of the documents, and not this program's to change")
+        data = {"username": username, "password": password}
+        with _refusals():
+            self.keeper.put_password(self.owner, name, data, rotation)
 
     async def publish(self, name: str, connection: Connection, incarnation: str | None) -> None:
         """Keep the connection Secret; the same one is not written twice."""

@@ -20,7 +20,7 @@ def keeper(tmp_path: Path) -> Keeper:
 
 
 def test_secret_comes_back_as_it_was(keeper: Keeper) -> None:
-    assert keeper.add_secret(OWNER, "smart-role", "Opaque", HOSTILE)
+    assert keeper.add_password(OWNER, "smart-role", HOSTILE, None)
     found = keeper.secret("shop", "smart-role")
     assert found
     assert found.uid == "u-1"
@@ -28,17 +28,26 @@ def test_secret_comes_back_as_it_was(keeper: Keeper) -> None:
 
 
 def test_secret_that_is_there_is_not_added_again(keeper: Keeper) -> None:
-    assert keeper.add_secret(OWNER, "smart-role", "Opaque", {"password": "first"})
-    assert not keeper.add_secret(OWNER, "smart-role", "Opaque", {"password": "second"})
+    assert keeper.add_password(OWNER, "smart-role", {"password": "first"}, None)
+    assert not keeper.add_password(OWNER, "smart-role", {"password": "second"}, None)
     found = keeper.secret("shop", "smart-role")
     assert found
     assert found.data == {"password": b"first"}
 
 
+def test_password_is_replaced_with_the_word_for_it(keeper: Keeper) -> None:
+    assert keeper.add_password(OWNER, "smart-role", {"password": "first"}, None)
+    keeper.put_password(OWNER, "smart-role", HOSTILE, 'a "word": ü')
+    found = keeper.secret("shop", "smart-role")
+    assert found
+    assert (found.uid, found.rotation) == ("u-1", 'a "word": ü')
+    assert {key: value.decode() for key, value in found.data.items()} == HOSTILE
+
+
 def test_folder_and_files_are_private_and_out_of_git(keeper: Keeper) -> None:
     previous = os.umask(0)
     try:
-        keeper.add_secret(OWNER, "smart-role", "Opaque", HOSTILE)
+        keeper.add_password(OWNER, "smart-role", HOSTILE, None)
         keeper.put_connection(OWNER, "smart-db", HOSTILE, "i")
         keeper.put_resource(OWNER, {"metadata": {"name": "smart", "namespace": "shop"}})
     finally:
