@@ -48,10 +48,11 @@ def test_operator_waits_for_a_definition_that_was_taken_away(make_operator: Make
 
 
 RIGHTS = {
-    "see": ("get,list,watch", "databasebootstraps.dbbootstrap.io,configmaps"),
+    "see": ("get,list,watch,patch", "databasebootstraps.dbbootstrap.io"),
+    "read": ("get,list,watch", "configmaps"),
     "tell": ("patch", "databasebootstraps.dbbootstrap.io/status"),
     "post": ("create", "events.events.k8s.io"),
-    "secrets": ("get,create,patch", "secrets"),
+    "secrets": ("get,create,patch,delete", "secrets"),
 }
 
 
