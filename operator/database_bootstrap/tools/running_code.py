@@ -6,7 +6,7 @@ from dataclasses import replace
 from database_bootstrap.tools import opaque
 from database_bootstrap.tools.effects import Changed, Code, Effect, Finding, Kind, Made, Name, Renamed, Uses, Watch
 from database_bootstrap.tools.queries import NOWHERE
-from database_bootstrap.tools.sql_text import STEPS_LIMIT, TooIntricate
+from database_bootstrap.tools.sql_text import STEPS_LIMIT
 from database_bootstrap.tools.things import Thing
 
 Place = tuple[str | None, str]
@@ -29,11 +29,14 @@ class RunningCode:
         """Tables that rows may come into by way of another one."""
         self._watched: bool | None = None
         """Whether one of them destroys; None where that is to be found."""
+        self._known: dict[tuple[Effect, ...], list[Finding]] = {}
+        """What was found of code since the last of these came."""
         self._steps = 0
 
     def note(self, effect: Made | Renamed | Watch) -> None:
         """Keep in mind a function, its new name, or a trigger or rule."""
         self._watched = None
+        self._known.clear()
         match effect:
             case Made():
                 self._make(effect)
@@ -45,10 +48,11 @@ class RunningCode:
     def _make(self, effect: Made) -> None:
         # Of several with one name any may be meant.
         place = self._place(effect.name)
-        self._bodies[place] = self._bodies.get(place, ()) + effect.body
+        self._bodies[place] = tuple(dict.fromkeys(self._bodies.get(place, ()) + effect.body))
         if effect.runs_by_itself:
             watch = Watch(table=None, what=f"fire a trigger by {effect.name}", body=effect.body)
-            self._of_before.append(watch)
+            if watch not in self._of_before:
+                self._of_before.append(watch)
 
     def _rename(self, effect: Renamed) -> None:
         old, new = self._place(effect.old), self._place(effect.new)
@@ -60,6 +64,7 @@ class RunningCode:
     def relate(self, *tables: Thing) -> None:
         """Say that these are partitions or children of one another."""
         self._related.update(tables)
+        self._known.clear()
 
     def call(self, finding: Finding) -> list[Finding]:
         """Return what a call may destroy; for a function of the database, the call itself under its name of before."""
@@ -76,18 +81,21 @@ class RunningCode:
     def change(self, changed: Changed) -> list[Finding]:
         """Return what a change of rows may destroy by what watches them."""
         found: list[Finding] = []
-        for watch in self._fired_by(changed):
+        # Hundreds of tables may have the same trigger.
+        for watch in {one.body: one for one in self._fired_by(changed)}.values():
             found += self._told(watch.body, watch.what, changed.line)
             if any(one.kind is Kind.ANYTHING for one in found):
                 break
         return found
 
-    def _told(self, body: Iterable[Effect], words: str, line: int | None) -> list[Finding]:
-        found = list(self._run(body))
+    def _told(self, body: tuple[Effect, ...], words: str, line: int | None) -> list[Finding]:
+        if body not in self._known:
+            self._known[body] = list({(one.kind, one.name): one for one in self._run(body)}.values())
+        found = self._known[body]
         if any(one.kind is not Kind.FUNCTION for one in found):
             what = f"{words}, which the migrations make, and which may destroy anything"
             return [Finding(code=Code.OPAQUE, what=what, kind=Kind.ANYTHING, name=NOWHERE, line=line)]
-        is_watched = self._is_watched()
+        is_watched = bool(found) and self._is_watched()
         return [replace(one, what=f"{words}, and by that", is_watched=is_watched, line=line) for one in found]
 
     def _run(self, body: Iterable[Effect]) -> Iterator[Finding]:
@@ -96,7 +104,8 @@ class RunningCode:
         while stack:
             self._steps += 1
             if self._steps > STEPS_LIMIT:
-                raise TooIntricate
+                yield opaque.unknown()
+                return
             effect = stack.pop()
             match effect:
                 case Finding(kind=Kind.FUNCTION, name=name) | Uses(function=name):
@@ -127,6 +136,6 @@ class RunningCode:
     def _is_watched(self) -> bool:
         """Whether to put rows in may be enough to run what destroys."""
         if self._watched is None:
-            watches = [*(watch for watch, _ in self._watches), *self._of_before]
-            self._watched = any(one.kind is not Kind.FUNCTION for watch in watches for one in self._run(watch.body))
+            bodies = {watch.body for watch in [*(watch for watch, _ in self._watches), *self._of_before]}
+            self._watched = any(one.kind is not Kind.FUNCTION for body in bodies for one in self._run(body))
         return self._watched

@@ -265,6 +265,18 @@ def test_what_destroys_nothing_is_not_suspected(text: str) -> None:
     assert told(text) == ""
 
 
+def test_hundreds_of_triggers_are_judged_soon() -> None:
+    texts = [f"{STAMPS}; {FIRES}; UPDATE t{number} SET x = 1 WHERE y" for number in range(200)]
+    assert told(";".join(texts)) == ""
+    assert told(";".join([*texts, WIPES, "INSERT INTO a VALUES (1)"])) == "OP901"
+
+
+def test_function_that_changes_a_type_is_known_again() -> None:
+    body = "ALTER TABLE a ALTER b TYPE int USING b::text::int"
+    made = f"CREATE FUNCTION f() RETURNS void LANGUAGE sql AS '{body}'"
+    assert told(f"{made}; SELECT f(); SELECT f()") == "OP901|OP901"
+
+
 def test_finding_says_its_line() -> None:
     text = "-- first\nSELECT 1;\n\n/* \n */ DROP TABLE a;\nDROP TABLE b; DROP TABLE c"
     assert [one.finding.line for one in suspicions(text)] == [5, 6, 6]
