@@ -170,8 +170,8 @@ def test_operator_that_is_killed_between_database_and_role_goes_on(tenant: Tenan
     assert secrets(tenant) == {"admin"}
 
 
-def own_account(tenant: Tenant, *, may_patch: bool) -> Path:
-    """Return the access of a ServiceAccount with the rights of the namespaced install, or all but one of them."""
+def own_account(tenant: Tenant) -> Path:
+    """Return the access of a ServiceAccount with the rights of the namespaced install."""
     within = ("--namespace", tenant.namespace)
     tenant.plane.kubectl("create", "serviceaccount", "own", *within)
     rights = {
@@ -184,8 +184,7 @@ def own_account(tenant: Tenant, *, may_patch: bool) -> Path:
     }
     for name, (verbs, resources) in rights.items():
         tenant.plane.kubectl("create", "role", name, *within, f"--verb={verbs}", f"--resource={resources}")
-        if name != "hold" or may_patch:
-            bind(tenant, name)
+        bind(tenant, name)
     return tenant.plane.service_account_kubeconfig(tenant.namespace, "own")
 
 
@@ -212,8 +211,9 @@ def test_secrets_that_were_taken_back_go_with_the_resource(tenant: Tenant) -> No
 
 def test_nothing_is_made_before_the_finalizer_is_on(tenant: Tenant, make_operator: MakeOperator) -> None:
     tenant.operator.stop()
-    kubeconfig = own_account(tenant, may_patch=False)
+    kubeconfig = own_account(tenant)
     make_operator("--namespace", tenant.namespace, "--cluster-id", "tests", kubeconfig=kubeconfig).start()
+    tenant.plane.kubectl("delete", "rolebinding", "hold", "-n", tenant.namespace)
     body = tenant.bootstrap(deletionPolicy="Delete")
     message = tenant.reaches("False", "ClusterUnavailable")
     assert f'patch databasebootstraps "shop" in namespace {tenant.namespace}' in message
@@ -228,7 +228,7 @@ def test_namespaced_operator_keeps_everything_until_it_may_see_the_definition(
     tenant: Tenant, make_operator: MakeOperator
 ) -> None:
     tenant.operator.stop()
-    kubeconfig = own_account(tenant, may_patch=True)
+    kubeconfig = own_account(tenant)
     make_operator("--namespace", tenant.namespace, "--cluster-id", "tests", kubeconfig=kubeconfig).start()
     kept, dropped = made(tenant, "kept"), made(tenant, "dropped")
     delete(tenant, "kept")
