@@ -434,6 +434,16 @@ SERVER_CASES = (
         bad=({"spec.tls.caConfigMapRef.key": "../ca"},),
     ),
     Case(
+        message="`tls.clientCertificateRef.namespace` must be the name of a namespace",
+        good=({"spec.tls.clientCertificateRef": _CA},),
+        bad=({"spec.tls.clientCertificateRef": _CA | {"namespace": "A"}},),
+    ),
+    Case(
+        message="`tls.clientCertificateRef.name` must be the name of a Secret: lower-case letters, digits, `-` and `.`",
+        good=({"spec.tls.clientCertificateRef": _CA},),
+        bad=({"spec.tls.clientCertificateRef": _CA | {"name": "a_b"}},),
+    ),
+    Case(
         message="`values` must be there for In and NotIn, and for nothing else",
         good=(
             {"spec.allowedNamespaces.matchExpressions": [{"key": "a", "operator": "Exists"}]},

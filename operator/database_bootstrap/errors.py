@@ -73,6 +73,11 @@ class ServerReadOnly(Retryable):
 class AdminLoginRefused(Retryable):
     """The server refuses the administrator's credentials."""
 
+    def __init__(self, message: str, *, is_password: bool = True) -> None:
+        super().__init__(message)
+        self.is_password = is_password
+        """It is the password that is wrong (28P01), and not that the server has no line for this login, for one."""
+
 
 class ServerBusy(Retryable):
     """The server has no connection left, or an object is in use."""
@@ -84,7 +89,7 @@ class ServerBusy(Retryable):
 
 
 class ReferenceNotFound(Retryable):
-    """A Secret or ConfigMap that the resource names, or a key in it, is not there yet."""
+    """A Secret, a ConfigMap, a key in one, or a DatabaseServer that the resource names is not there yet."""
 
 
 class AccessRoleNotFound(Retryable):

@@ -258,5 +258,6 @@ def test_samples_are_accepted_strictly(installed: ControlPlane, namespace: str, 
 
 def test_health_check_for_argo_cd_is_what_its_config_map_holds(control_plane: ControlPlane) -> None:
     (config,) = render(control_plane, MANIFESTS / "gitops" / "argocd")
-    (script,) = config["data"].values()
-    assert script == (MANIFESTS / "gitops" / "argocd" / "health.lua").read_text()
+    script = (MANIFESTS / "gitops" / "argocd" / "health.lua").read_text()
+    kinds = ("DatabaseBootstrap", "DatabaseServer")
+    assert config["data"] == {f"resource.customizations.health.dbbootstrap.io_{kind}": script for kind in kinds}

@@ -73,6 +73,19 @@ class CertificateRef(Model):
     """The key that holds the certificates."""
 
 
+class ClientCertificateRef(Model):
+    """A Secret with a certificate and its key."""
+
+    namespace: Annotated[
+        str,
+        Field(strict=True, min_length=1, max_length=63),
+        rules.matches("tls.clientCertificateRef.namespace", rules.DNS_LABEL, "be the name of a namespace"),
+    ]
+    """Namespace of the Secret."""
+    name: Annotated[str, OBJECT_NAME, rules.object_name("tls.clientCertificateRef.name", "Secret")]
+    """Name of the Secret, of type `kubernetes.io/tls`: `tls.crt` and `tls.key`."""
+
+
 class TlsSpec(Model):
     """How connections are encrypted, whatever the admin Secret says."""
 
@@ -90,6 +103,8 @@ class TlsSpec(Model):
     """The authorities that may have signed it, in a Secret. Without either reference: `ca.crt` of the admin Secret."""
     ca_config_map_ref: CertificateRef | None = None
     """The same in a ConfigMap."""
+    client_certificate_ref: ClientCertificateRef | None = None
+    """What the administrator shows beside the password. Roles of resources have none: their passwords suffice."""
 
 
 class LabelOperator(StrEnum):

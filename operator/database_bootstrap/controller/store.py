@@ -164,7 +164,12 @@ def _references(resource: Resource) -> Iterator[Reference]:
 
 
 def _references_of_server(spec: Mapping[str, Any]) -> Iterator[Reference]:
-    for path in (("adminSecretRef",), ("tls", "caSecretRef"), ("tls", "caConfigMapRef")):
+    for path in (
+        ("adminSecretRef",),
+        ("tls", "caSecretRef"),
+        ("tls", "clientCertificateRef"),
+        ("tls", "caConfigMapRef"),
+    ):
         if isinstance(found := _at(spec, *path), dict):
             plural = "configmaps" if path[-1] == "caConfigMapRef" else "secrets"
             yield Reference(plural, str(found.get("namespace")), str(found.get("name")))

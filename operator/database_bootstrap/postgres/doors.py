@@ -79,6 +79,8 @@ class Doors:
             yield
             self._know(digest)
         except errors.AdminLoginRefused as error:
+            if digest in self._known and not error.is_password:
+                raise  # No guess: pg_hba.conf may let the administrator into one database, and not into another.
             self._known.pop(digest, None)
             for door in doors or self._of(await _places(whose, login.endpoint)):
                 self._close(door, digest, error.message)

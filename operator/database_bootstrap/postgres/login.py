@@ -25,6 +25,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What a client shows beside its password, where the server asks for it."""
+
+    chain: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
     """One user's credentials for one database."""
 
@@ -33,6 +41,7 @@ class Login:
     password: str = field(repr=False)
     database: str
     application_name: str = "dbbootstrap"
+    certificate: Certificate | None = None
     server: str | None = None
     """The DatabaseServer whose administrator this is: what goes wrong with it is no tenant's business."""
 

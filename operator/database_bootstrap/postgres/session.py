@@ -1,12 +1,8 @@
 """Sessions: who may open one, and with which settings pinned."""
 
-import hashlib
-import os
-from pathlib import Path
-from tempfile import gettempdir
-
+from database_bootstrap.postgres import pem
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.login import Endpoint, Login, Settings
+from database_bootstrap.postgres.login import Login, Settings
 
 _PINNED = {
     # A session that waits for a migration's child must not be ended for being idle.
@@ -58,7 +54,9 @@ async def connect(login: Login, settings: Settings) -> Connection:
         prepare_threshold=None,
         # Of a database in another encoding the bytes of names, scripts and CSV would be taken for its own.
         client_encoding="UTF8",
-        sslrootcert=_certificate_file(login.endpoint),
+        sslrootcert=pem.file_of(login.endpoint.ca) if login.endpoint.ca else None,
+        sslcert=pem.file_of(login.certificate.chain) if login.certificate else None,
+        sslkey=pem.file_of(login.certificate.key) if login.certificate else None,
         connect_timeout=10,
         keepalives_idle=30,
         keepalives_interval=10,
@@ -92,14 +90,3 @@ def _options(settings: Settings) -> str:
         f"-c {name}={value.replace(chr(92), chr(92) * 2).replace(' ', chr(92) + ' ')}"
         for name, value in settings.items()
     )
-
-
-def _certificate_file(endpoint: Endpoint) -> str | None:
-    """Return the path for libpq's sslrootcert; libpq reads certificates from files only."""
-    if endpoint.ca is None:
-        return None
-    digest = hashlib.sha256(endpoint.ca.encode()).hexdigest()[:16]
-    path = Path(gettempdir()) / f"dbbootstrap-{os.getpid()}-{digest}.pem"
-    if not path.exists():
-        path.write_text(endpoint.ca)
-    return str(path)

@@ -23,6 +23,7 @@ _PASSING: dict[str, type[errors.BootstrapError]] = {
     "XX000": errors.NotConverging,  # internal_error
 }
 """What heals by itself, by SQLSTATE or its class; everything else is a server's plain no to what was asked."""
+_WRONG_PASSWORD = "28P01"  # noqa: S105 a SQLSTATE
 TRANSIENT = frozenset({"55P03", "40P01", "40001"})
 """A transaction rolled back for one of these may be sent again as it was."""
 
@@ -61,25 +62,25 @@ def _is_race(error: psycopg.Error) -> bool:
     return error.sqlstate == "23505" and error.diag.schema_name == "pg_catalog"
 
 
+_OWN_STATUS = "whoever runs it finds more in its own status"
+
+
 def refusal_of(error: psycopg.OperationalError, login: Login) -> errors.BootstrapError:
     """Return our error for an administrator's login that failed."""
-    who, where = login.user, str(login.endpoint)
+    where = str(login.endpoint)
+    who = f"the administrator of DatabaseServer {login.server}" if login.server else f"the administrator {login.user}"
     state = sqlstate_of_refusal(error)
-    if login.server and state and (state.startswith("28") or state == "3D000"):
-        kind = errors.ReferenceRejected if state == "3D000" else errors.AdminLoginRefused
-        return kind(
-            f"{where} refuses the administrator of DatabaseServer {login.server} (SQLSTATE {state}); whoever runs it "
-            "finds more in its own status"
-        )
     if state is None:
-        return errors.ServerUnreachable(f"No session at {where} as {who}: {plain(error)}")
+        whose = who if login.server else login.user  # Which may be the role as well.
+        return errors.ServerUnreachable(f"No session at {where} as {whose}: {plain(error)}")
     if state.startswith("28"):
+        cure = "check username and password in the admin Secret, and pg_hba.conf"
         return errors.AdminLoginRefused(
-            f"{where} refuses the administrator {who} (SQLSTATE {state}): check username and password in the admin "
-            "Secret, and pg_hba.conf"
+            f"{where} refuses {who} (SQLSTATE {state}): {_OWN_STATUS if login.server else cure}",
+            is_password=state == _WRONG_PASSWORD,
         )
     if state == "3D000":
-        return errors.ReferenceRejected(f"The admin Secret names a database that {where} does not have")
+        return errors.ReferenceRejected(f"The access of {who} names a database that {where} does not have")
     if state == "53300":
         return errors.ServerBusy(f"{where} has no connection left (SQLSTATE 53300)", login="administrator")
     return (passing(state) or errors.ServerUnreachable)(f"{where} accepts no session now (SQLSTATE {state})")

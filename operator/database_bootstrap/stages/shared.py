@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from database_bootstrap import errors
-from database_bootstrap.api.servers import CertificateRef, TlsSpec
-from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.api.servers import CertificateRef, ClientCertificateRef, TlsSpec
+from database_bootstrap.postgres.login import Certificate, Endpoint, Login
 from database_bootstrap.stages.logins import administrator as login_of
 from database_bootstrap.stages.logins import certificate
 from database_bootstrap.stages.surroundings import Platform, SharedServer
@@ -20,9 +20,11 @@ async def administrator(server: SharedServer, platform: Platform) -> Login:
         raise errors.ReferenceNotFound(f"Secret {name} is not there; it is waited for (adminSecretRef)")
     login = login_of(name, data)
     endpoint = replace(login.endpoint, host=platform.qualify(login.endpoint.host, reference.namespace))
-    if server.spec.tls:
-        endpoint = await _encrypted(endpoint, server.spec.tls, platform)
-    return replace(login, endpoint=endpoint, server=server.name)
+    shown = None
+    if tls := server.spec.tls:
+        endpoint = await _encrypted(endpoint, tls, platform)
+        shown = await _shown(tls.client_certificate_ref, platform) if tls.client_certificate_ref else None
+    return replace(login, endpoint=endpoint, certificate=shown, server=server.name)
 
 
 async def administrator_for_tenants(server: SharedServer, platform: Platform) -> Login:
@@ -54,6 +56,18 @@ async def _encrypted(endpoint: Endpoint, tls: TlsSpec, platform: Platform) -> En
             "tls.caSecretRef or tls.caConfigMapRef, or put ca.crt into the admin Secret"
         )
     return replace(endpoint, sslmode=sslmode, ca=authorities)
+
+
+async def _shown(reference: ClientCertificateRef, platform: Platform) -> Certificate:
+    name = f"{reference.namespace}/{reference.name}"
+    data = await platform.secret_in(reference.namespace, reference.name)
+    if data is None:
+        raise errors.ReferenceNotFound(f"Secret {name} is not there; it is waited for (tls.clientCertificateRef)")
+    chain = certificate(name, data, "tls.crt")
+    key = data.get("tls.key", b"").decode(errors="replace")
+    if chain is None or "PRIVATE KEY-----" not in key:
+        raise errors.ReferenceRejected(f"Secret {name} must have a PEM certificate in tls.crt, and its key in tls.key")
+    return Certificate(chain=chain, key=key)
 
 
 def _authorities(kind: str, reference: CertificateRef, data: Mapping[str, bytes] | None) -> str:

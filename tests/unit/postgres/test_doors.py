@@ -115,6 +115,15 @@ async def test_password_that_has_become_wrong_closes_the_door(server: Server) ->
     assert await server.log_in("right") == "in"
 
 
+async def test_database_that_lets_the_administrator_not_in_holds_up_nobody(server: Server) -> None:
+    assert await server.log_in("right") == "in"
+    with pytest.raises(AdminLoginRefused):
+        async with server.doors.at("shop", LOGIN.to("another")):
+            raise AdminLoginRefused("no line in pg_hba.conf", is_password=False)
+    assert await server.log_in("right") == "in"
+    assert await server.log_in("wrong") == "refused"
+
+
 async def test_others_are_not_told_whose_login_was_refused(server: Server) -> None:
     await server.log_in("wrong")
     with pytest.raises(AdminLoginRefused) as told:

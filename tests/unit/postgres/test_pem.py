@@ -1,0 +1,18 @@
+"""Certificates and keys as files: nobody else reads them, and nobody else has put them there."""
+
+import stat
+from pathlib import Path
+
+from database_bootstrap.postgres import pem
+
+
+def test_key_is_readable_by_its_user_alone() -> None:
+    path = Path(pem.file_of("a key"))
+    assert path.read_text() == "a key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_each_text_has_one_file() -> None:
+    assert pem.file_of("one") == pem.file_of("one")
+    assert pem.file_of("one") != pem.file_of("another")
