@@ -102,6 +102,17 @@ async def test_text_that_the_server_refuses_is_no_sql_either(bootstrap: Bootstra
     assert hacked(bootstrap) == []
 
 
+async def test_statement_that_a_person_is_told_to_run_is_one_statement(strange: Bootstrap) -> None:
+    await strange.ready()
+    strange.as_superuser(f"ALTER ROLE {quoted(strange.role)} NOLOGIN")
+    report = await strange.apply()
+    assert report.trouble and report.trouble.reason is Reason.ROLE_LOGIN_REFUSED
+    _, separator, statement = report.trouble.message.partition("ALTER ROLE")
+    strange.as_superuser(separator + statement)
+    assert hacked(strange) == []
+    await strange.ready()
+
+
 def past_the_rules(shop: Bootstrap, **changes: dict[str, Any]) -> Subject:
     """Return the subject with what pydantic and the API server would both refuse."""
     spec = parse_spec(shop.raw)

@@ -161,3 +161,20 @@ def test_data_safety_names_tests_that_exist() -> None:
     ]
     assert named <= there
     assert all(re.search(r"`test_\w+` \|$", row) for row in rows)
+
+
+_STATEMENT = re.compile(
+    r"\b(?:ALTER (?:ROLE|DATABASE|SCHEMA|EXTENSION)|GRANT|REVOKE|DROP (?:DATABASE|OWNED|ROLE)|REASSIGN)"
+    r"""\b[^\n]*\\?"\{[^{}]+\}\\?\""""
+)
+"""A statement that a person is told to run, with a name that is between quotes and may hold one."""
+
+
+def test_names_in_statements_for_people_are_spelled_as_sql() -> None:
+    found = {
+        f"{path.name}: {line.strip()}"
+        for path in MODULES
+        for line in path.read_text().splitlines()
+        if _STATEMENT.search(line) and "sql.SQL" not in line
+    }
+    assert found == set()

@@ -15,6 +15,7 @@ from database_bootstrap.api import rules
 from database_bootstrap.api.access import AccessLevel
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.postgres.sqlstates import error_of, server_words
 from database_bootstrap.stages import rights
 from database_bootstrap.stages.database import wanted_schemas
@@ -105,7 +106,8 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
         (schema,) = closed.name
         raise errors.AccessDenied(
             f'Schema "{schema}" does not belong to role "{visit.spec.role.name}", which cannot let others in; let its '
-            f'owner or a superuser run in the database: GRANT USAGE ON SCHEMA "{schema}" TO "{closed.role}"'
+            f"owner or a superuser run in the database: GRANT USAGE ON SCHEMA {sql_name(schema)} "
+            f"TO {sql_name(closed.role)}"
         )
     return tuple(_compare(visit, found))
 
@@ -132,7 +134,7 @@ def conclude(visit: Visit, found: Found) -> Conclusion:
     if missing := [role for role in wanted if role not in found.there]:
         raise errors.AccessRoleNotFound(
             f"Waits for {', '.join(map(_quoted, missing))} (spec.access), which is not there; all else is in place. "
-            f'Make it, as with CREATE ROLE "{missing[0]}" LOGIN, or take it out of the list'
+            f"Make it, as with CREATE ROLE {sql_name(missing[0])} LOGIN, or take it out of the list"
         )
     if not wanted:
         return Conclusion(reason=Reason.NOT_REQUESTED, message="No access for other roles is asked for")

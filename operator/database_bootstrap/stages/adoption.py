@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import Adoption
 from database_bootstrap.postgres.ownership import Mark, mark_in
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages import catalogue, creation, identity, policy
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database, Inside, Tables
@@ -130,13 +131,14 @@ def _check_powers(found: Survey) -> None:
     if role.powers:
         raise errors.RoleTooPowerful(
             f'Role "{role.name}" exists and is {" ".join(role.powers)}, which an application must not be; it is never '
-            f'adopted. Take it away with ALTER ROLE "{role.name}" {" ".join(f"NO{power}" for power in role.powers)}'
+            f"adopted. Take it away with ALTER ROLE {sql_name(role.name)} "
+            f"{' '.join(f'NO{power}' for power in role.powers)}"
         )
     if found.dangers:
-        listed = ", ".join(f'"{name}"' for name in found.dangers)
+        listed = ", ".join(map(sql_name, found.dangers))
         raise errors.RoleTooPowerful(
             f'Role "{role.name}" exists and is a member of {listed}, whose powers an application must not have; it is '
-            f'never adopted. Take it away with REVOKE {listed} FROM "{role.name}"'
+            f"never adopted. Take it away with REVOKE {listed} FROM {sql_name(role.name)}"
         )
 
 
@@ -160,13 +162,13 @@ def _check_possession(visit: Visit, found: Survey) -> None:
     if not found.candidate.can_login:
         raise errors.RoleLoginRefused(
             f"{exists}: it may not log in, and adoption changes no attribute. Let it with "
-            f'ALTER ROLE "{name}" LOGIN, or choose another role.name'
+            f"ALTER ROLE {sql_name(name)} LOGIN, or choose another role.name"
         )
     if found.refusal == "28P01":
         raise errors.NotOwned(
             f"{exists}: the password in Secret {secret.name} does not log in, and adoption never sets one. Write the "
-            f'right one into the Secret (or set it with ALTER ROLE "{name}" PASSWORD, which also cures one that is '
-            "kept as md5), or choose another role.name"
+            f"right one into the Secret (or set it with ALTER ROLE {sql_name(name)} PASSWORD, which also cures one "
+            "that is kept as md5), or choose another role.name"
         )
     if found.refusal == "28000":
         raise errors.RoleLoginRefused(
@@ -186,15 +188,15 @@ def _check_creation(found: Survey) -> None:
     if not found.authority.may_own:
         raise errors.AccessDenied(
             f'The administrator "{administrator}" may not make a database for role "{name}", which it has not made '
-            f'itself; let a superuser run GRANT "{name}" TO "{administrator}" WITH ADMIN OPTION, or make the database '
-            f"with the role as its owner. Nothing was changed"
+            f"itself; let a superuser run GRANT {sql_name(name)} TO {sql_name(administrator)} WITH ADMIN OPTION, or "
+            "make the database with the role as its owner. Nothing was changed"
         )
 
 
 def check_database(visit: Visit, database: Database, authority: Authority | None) -> None:
     """Raise where a database without a mark must not be taken; `authority` is None where it is not asked for."""
     role, owner, quoted = visit.spec.role.name, database.owner, f'Database "{database.name}"'
-    hand_over = f'ALTER DATABASE "{database.name}" OWNER TO "{role}"'
+    hand_over = f"ALTER DATABASE {sql_name(database.name)} OWNER TO {sql_name(role)}"
     exists = f"{quoted} exists and was not made by this operator; it is left alone"
     _check_wanted(visit, exists, "database.name")
     creation.check(visit.spec.database, database)

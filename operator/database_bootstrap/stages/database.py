@@ -9,6 +9,7 @@ from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import Adoption, Spec
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages import adoption, catalogue, creation, identity, ledger_actions
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
@@ -160,7 +161,7 @@ def _check_ownership(visit: Visit, found: Found, database: Database) -> None:
     if database.owner != role:
         raise errors.SettingMismatch(
             f'{quoted} is owned by "{database.owner}" instead of "{role}"; give it back with '
-            f'ALTER DATABASE "{database.name}" OWNER TO "{role}"'
+            f"ALTER DATABASE {sql_name(database.name)} OWNER TO {sql_name(role)}"
         )
 
 
@@ -266,7 +267,8 @@ def conclude(visit: Visit, found: Found) -> Conclusion:
     """Say that the database is there, and who else may enter it."""
     name = visit.spec.database.name
     is_open = found.database is not None and found.database.public_may_connect
-    said = f'PUBLIC may connect to it; to close it, run REVOKE CONNECT, TEMPORARY ON DATABASE "{name}" FROM PUBLIC.'
+    close = f"REVOKE CONNECT, TEMPORARY ON DATABASE {sql_name(name)} FROM PUBLIC"
+    said = f"PUBLIC may connect to it; to close it, run {close}."
     return Conclusion(
         reason=Reason.DATABASE_IN_PLACE,
         message=f'Database "{name}" is there',

@@ -12,6 +12,7 @@ from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import LocaleProvider, Spec
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages import marking
 from database_bootstrap.stages.role_actions import from_whom, require_rights
@@ -183,7 +184,7 @@ class SetParameter:
                 raise
             raise errors.AccessDenied(
                 f"{error.message}. Of a parameter that no loaded library knows only a superuser can set a default; let "
-                f'one run ALTER DATABASE "{self.database}" SET {self.name} TO …, with the value wanted here'
+                f"one run ALTER DATABASE {sql_name(self.database)} SET {self.name} TO …, with the value wanted here"
             ) from None
 
 

@@ -9,6 +9,7 @@ from database_bootstrap import errors
 from database_bootstrap.api.outcomes import StageName
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.outage import Outage
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages import catalogue, identity, ledger_trust
 from database_bootstrap.stages import deletion_compare as compare
 from database_bootstrap.stages import deletion_state as state
@@ -114,12 +115,12 @@ async def _contents(departure: Departure, database: Database) -> state.Contents:
     except errors.AccessDenied as error:
         raise errors.AccessDenied(
             f'{error.message}. Let a superuser run in database "{database.name}": GRANT USAGE ON SCHEMA dbbootstrap TO '
-            f'"{who}"; GRANT SELECT ON dbbootstrap.identity TO "{who}"'
+            f"{sql_name(who)}; GRANT SELECT ON dbbootstrap.identity TO {sql_name(who)}"
         ) from None
     except errors.NotOwned as error:
         raise errors.NotOwned(
             f"{error.message}. Nothing was dropped; if all of it is to go, "
-            f'drop it by hand: DROP DATABASE "{database.name}"'
+            f"drop it by hand: DROP DATABASE {sql_name(database.name)}"
         ) from None
     at_work = await state.find_at_work(await departure.aside(), database.name, departure.role)
     pin = identity.pin_of(departure.subject, await departure.credentials.pinned())
@@ -133,7 +134,7 @@ async def _require_entry(departure: Departure, database: Database) -> str:
     if not may_enter:
         raise errors.AccessDenied(
             f'The administrator "{who}" may not enter database "{database.name}" to see what it holds; nothing was '
-            f'dropped. Let a superuser run: GRANT CONNECT ON DATABASE "{database.name}" TO "{who}"'
+            f"dropped. Let a superuser run: GRANT CONNECT ON DATABASE {sql_name(database.name)} TO {sql_name(who)}"
         )
     return str(who)
 
@@ -180,7 +181,8 @@ async def _with_admin_option(departure: Departure, work: Awaitable[None]) -> Non
     except errors.AccessDenied as error:
         who = (await departure.credentials.administrator()).user
         raise errors.AccessDenied(
-            f'{error.message}. Let a superuser run: GRANT "{departure.role}" TO "{who}" WITH ADMIN OPTION'
+            f"{error.message}. Let a superuser run: GRANT {sql_name(departure.role)} "
+            f"TO {sql_name(who)} WITH ADMIN OPTION"
         ) from None
 
 

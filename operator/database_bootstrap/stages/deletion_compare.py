@@ -6,6 +6,7 @@ from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages.catalogue import Database
 from database_bootstrap.stages.deletion_state import Contents, Role
 from database_bootstrap.stages.subject import Subject
@@ -56,7 +57,7 @@ def check_owner(subject: Subject, database: Database) -> None:
     if database.owner != role:
         raise errors.SettingMismatch(
             f'Database "{database.name}" is owned by "{database.owner}" instead of "{role}"; nothing was dropped. If '
-            f'it is to go, give it back with ALTER DATABASE "{database.name}" OWNER TO "{role}"'
+            f"it is to go, give it back with ALTER DATABASE {sql_name(database.name)} OWNER TO {sql_name(role)}"
         )
 
 
@@ -128,5 +129,6 @@ def keep_role(subject: Subject, role: Role, kept_database: str | None) -> str | 
     raise errors.RoleOwnsObjects(
         f'Role "{name}" cannot be dropped, as there is more than its own database that depends on it: {listed}. '
         f"Nothing of that is touched; give it to somebody else {where} with "
-        f'REASSIGN OWNED BY "{name}" TO CURRENT_USER, and take its rights away with DROP OWNED BY "{name}"'
+        f"REASSIGN OWNED BY {sql_name(name)} TO CURRENT_USER, and take its rights away with "
+        f"DROP OWNED BY {sql_name(name)}"
     )

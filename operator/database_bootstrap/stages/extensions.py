@@ -12,6 +12,7 @@ from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import ExtensionSpec
 from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.postgres.sqlstates import error_of, server_words
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
@@ -169,7 +170,7 @@ def _check_schema(want: ExtensionSpec, have: Installed) -> None:
     if want.schema_name not in {None, have.schema}:
         raise errors.SettingMismatch(
             f'Extension {want.name} is in schema "{have.schema}" instead of "{want.schema_name}"; move it with '
-            f'ALTER EXTENSION "{want.name}" SET SCHEMA "{want.schema_name}"'
+            f"ALTER EXTENSION {sql_name(want.name)} SET SCHEMA {sql_name(want.schema_name)}"
         )
 
 

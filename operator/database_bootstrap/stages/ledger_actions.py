@@ -12,6 +12,7 @@ from database_bootstrap import errors
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Origin
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages import ledger_trust
 from database_bootstrap.stages.sessions import execute, rows
@@ -112,7 +113,7 @@ class SetLedgerAside:
             raise errors.AccessDenied(
                 f'{error.message}. Let a superuser run in database "{visit.spec.database.name}": '
                 f"ALTER SCHEMA dbbootstrap RENAME TO {ledger.ASIDE}; "
-                f'ALTER SCHEMA {ledger.ASIDE} OWNER TO "{visit.spec.role.name}"'
+                f"ALTER SCHEMA {ledger.ASIDE} OWNER TO {sql_name(visit.spec.role.name)}"
             ) from None
 
 

@@ -8,6 +8,7 @@ from database_bootstrap.api import names
 from database_bootstrap.api.status import clean
 from database_bootstrap.postgres import scram
 from database_bootstrap.postgres.ownership import Mark, Origin
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages.claims import was_said_to_be_ours
 from database_bootstrap.stages.visit import Visit
 
@@ -61,7 +62,7 @@ def remarks(visit: Visit, mark: Mark | None, done: str | None) -> Iterator[str]:
     elif mark and is_adopted(mark) and is_asked(visit, done):
         yield (
             f"{names.ANNOTATION_ROTATE_PASSWORD} has no effect on an adopted role: set its password with "
-            f'ALTER ROLE "{visit.spec.role.name}" PASSWORD, and write it into Secret '
+            f"ALTER ROLE {sql_name(visit.spec.role.name)} PASSWORD, and write it into Secret "
             f"{visit.credentials.password_secret}."
         )
 
@@ -86,7 +87,7 @@ def check_namesake(visit: Visit, mark: Mark | None) -> None:
         f'Role "{name}" belongs to {mark.owner}, as every resource of this name is called where there is no '
         f"cluster, and the password in Secret {_secret(visit)} does not log in: it may be another project's. It is "
         f"left alone. If it is this one's, write the right password into the Secret, or set it with "
-        f'ALTER ROLE "{name}" PASSWORD, or annotate this one with {names.ANNOTATION_TAKE_OVER}={mark.owner.uid}'
+        f"ALTER ROLE {sql_name(name)} PASSWORD, or annotate this one with {names.ANNOTATION_TAKE_OVER}={mark.owner.uid}"
     )
 
 
@@ -96,7 +97,7 @@ def check_adopted(visit: Visit, mark: Mark | None) -> None:
         name = visit.spec.role.name
         raise errors.RoleLoginRefused(
             f'Role "{name}" is adopted, and the password in Secret {_secret(visit)} does not log in; adoption never '
-            f'sets one. Write the right one into the Secret, or set it with ALTER ROLE "{name}" PASSWORD'
+            f"sets one. Write the right one into the Secret, or set it with ALTER ROLE {sql_name(name)} PASSWORD"
         )
 
 

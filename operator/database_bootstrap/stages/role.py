@@ -8,6 +8,7 @@ from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages import adoption, catalogue, identity, passwords
 from database_bootstrap.stages import role_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptRole
@@ -193,7 +194,7 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
     if role.powers:
         raise errors.RoleTooPowerful(
             f'Role "{name}" has become {" ".join(role.powers)}, which an application must not be; take it away with '
-            f'ALTER ROLE "{name}" {" ".join(f"NO{power}" for power in role.powers)}'
+            f"ALTER ROLE {sql_name(name)} {' '.join(f'NO{power}' for power in role.powers)}"
         )
     if not (found.password_kept or found.password_published or passwords.is_due(visit, role.mark, found.rotation)):
         raise passwords.lost(visit, role.mark)
@@ -232,12 +233,12 @@ def _is_refused(visit: Visit, found: Found, role: Role) -> bool:
         # It was made with LOGIN: a DBA has locked the application out, as before a dump that must miss no row.
         raise errors.RoleLoginRefused(
             f'Role "{name}" may not log in, as somebody has set with NOLOGIN; to let it in again, run '
-            f'ALTER ROLE "{name}" LOGIN'
+            f"ALTER ROLE {sql_name(name)} LOGIN"
         )
     if found.refusal == _REFUSED and role.expired:
         raise errors.RoleLoginRefused(
             f'Role "{name}" is valid until a time that has passed, so that no password logs in; a DBA set that, and '
-            f"can take it away with ALTER ROLE \"{name}\" VALID UNTIL 'infinity'"
+            f"can take it away with ALTER ROLE {sql_name(name)} VALID UNTIL 'infinity'"
         )
     if found.refusal == _REFUSED:
         passwords.check_namesake(visit, role.mark)

@@ -7,6 +7,7 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.postgres import scram
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages import marking
 from database_bootstrap.stages.sessions import execute, rows
 from database_bootstrap.stages.visit import Visit
@@ -113,7 +114,7 @@ async def require_rights(visit: Visit) -> None:
     if not sufficient:
         raise errors.AccessDenied(
             f'The administrator "{name}" may not create roles and databases; let a superuser run: '
-            f'ALTER ROLE "{name}" CREATEROLE CREATEDB'
+            f"ALTER ROLE {sql_name(name)} CREATEROLE CREATEDB"
         )
     visit.rights_known = True
 
