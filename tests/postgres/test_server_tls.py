@@ -14,7 +14,6 @@ import pytest
 from database_bootstrap.api.outcomes import Reason
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap
-from fix_postgres import INSTALLATIONS
 from localservers import PostgresServer
 
 HBA = """
@@ -58,37 +57,30 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority") / "ca")
 
 
-@pytest.fixture(scope="module")
-def encrypted(
-    request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PostgresServer]:
-    """A server of the first major that has TLS at all."""
+@pytest.fixture
+def encrypted(postgres_server: PostgresServer, authority: Authority, tmp_path: Path) -> Iterator[PostgresServer]:
+    """A server of its own with TLS, where PostgreSQL was built with it."""
+    if not postgres_server.psql("SHOW ssl_library"):
+        pytest.skip(f"PostgreSQL {postgres_server.version} was built without TLS")
     certificate, key = authority.issue("server", "subjectAltName=IP:127.0.0.1")
-    for installation in request.config.stash[INSTALLATIONS]:
-        folder = tmp_path_factory.mktemp(f"tls-{installation.major}", numbered=False)
-        with PostgresServer.start(folder, installation) as server:
-            if not server.psql("SHOW ssl_library"):
-                continue
-            for name, text in (("server.crt", certificate), ("server.key", key), ("root.crt", authority.certificate)):
-                (server.datadir / name).write_text(text)
-                (server.datadir / name).chmod(0o600)
-                owner = server.datadir.stat()
-                os.chown(server.datadir / name, owner.st_uid, owner.st_gid)
-            server.psql("CREATE ROLE secured LOGIN SUPERUSER PASSWORD 'secured'")
-            (server.datadir / "pg_hba.conf").write_text(HBA)
-            for setting in ("ssl = on", "ssl_ca_file = 'root.crt'"):
-                server.psql(f"ALTER SYSTEM SET {setting}")
-            server.psql("SELECT pg_reload_conf()")
-            yield server
-            return
-    pytest.skip("no PostgreSQL here has TLS")
+    with PostgresServer.start(tmp_path / "tls", postgres_server.installation) as server:
+        owner = server.datadir.stat()
+        for name, text in (("server.crt", certificate), ("server.key", key), ("root.crt", authority.certificate)):
+            path = server.datadir / name
+            path.write_text(text)
+            path.chmod(0o600)
+            os.chown(path, owner.st_uid, owner.st_gid)
+        server.psql("CREATE ROLE secured LOGIN SUPERUSER PASSWORD 'secured'")
+        (server.datadir / "pg_hba.conf").write_text(HBA)
+        for setting in ("ssl = on", "ssl_ca_file = 'root.crt'"):
+            server.psql(f"ALTER SYSTEM SET {setting}")
+        server.psql("SELECT pg_reload_conf()")
+        yield server
 
 
 @pytest.fixture
 def offered(bootstrap: Bootstrap, encrypted: PostgresServer) -> Bootstrap:
     """A resource on that server, of an administrator who must show a certificate."""
-    if bootstrap.server.major != encrypted.major:
-        pytest.skip(f"the server with TLS is a {encrypted.major}")
     moved = replace(bootstrap, server=encrypted)
     access = {"host": encrypted.host, "port": str(encrypted.port), "username": "secured", "password": "secured"}
     moved.drawer.platform["platform", "postgres"] = {key: value.encode() for key, value in access.items()}
