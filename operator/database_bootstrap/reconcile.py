@@ -8,7 +8,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from database_bootstrap import errors
-from database_bootstrap.api.outcomes import Outcome, Reason, Verdict
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
 from database_bootstrap.postgres import probe
 from database_bootstrap.postgres.doors import Doors
@@ -16,25 +15,19 @@ from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.server import Server
 from database_bootstrap.settings import AdminSecretRefs, Sandbox, SandboxMode
 from database_bootstrap.stages import (
-    access,
-    connection,
-    database,
     deletion,
-    extensions,
     identity,
     inspection,
+    line,
     migrations,
     outages,
     policy,
-    role,
-    seed,
     shared,
 )
 from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.deletion import Departure, Ending
 from database_bootstrap.stages.inspection import Inspection, Look
 from database_bootstrap.stages.sessions import Sessions
-from database_bootstrap.stages.stage import Stage
 from database_bootstrap.stages.subject import Progress, Report, Subject
 from database_bootstrap.stages.surroundings import Belongings, Platform, SharedServer, Surroundings
 from database_bootstrap.stages.visit import Sources, Visit
@@ -44,15 +37,6 @@ from database_bootstrap.tools.sandbox import Zygote
 from database_bootstrap.tools.sql_files import SqlFiles
 from database_bootstrap.tools.tool import Tool
 
-STAGES: tuple[Stage[Any], ...] = (
-    role.STAGE,
-    database.STAGE,
-    extensions.STAGE,
-    migrations.STAGE,
-    seed.STAGE,
-    connection.STAGE,
-    access.STAGE,
-)
 Work = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
@@ -176,10 +160,8 @@ class Engine:
             planning=planning,
         )
         error = await _error_of(self._run_stages(visit), subject.owner)
-        if error is not None:
-            visit.outcomes.append(_trouble(visit, error))
         return Report(
-            outcomes=(*visit.outcomes, *_blocked(visit)),
+            outcomes=line.outcomes(visit, error),
             facts=visit.facts,
             outage=visit.turn.outage,
             refused=visit.turn.outage is not None and not visit.turn.begun,
@@ -189,7 +171,7 @@ class Engine:
         await self._admitted(visit)
         visit.pin = identity.pin_of(visit.subject, await visit.credentials.pinned())
         endpoint = await visit.credentials.endpoint()
-        await self._in_turn(visit, endpoint, _connections(visit.subject), partial(_through, visit))
+        await self._in_turn(visit, endpoint, _connections(visit.subject), partial(line.through, visit))
 
     async def _admitted(self, guest: Visit | Departure) -> None:
         """Raise `ServerRefused` where the resource may not go to its server, or not with what it asks for there."""
@@ -235,14 +217,6 @@ class Engine:
         return server
 
 
-async def _through(visit: Visit) -> None:
-    for stage in STAGES:
-        outcome = await stage.run(visit)
-        if stage is connection.STAGE or (stage is access.STAGE and outcome.changes):
-            await database.pin(visit)
-        visit.outcomes.append(outcome)
-
-
 def _connections(subject: Subject) -> int:
     wanted = subject.spec.migrations
     return 3 if wanted and wanted.tool is ToolName.ALEMBIC else 2
@@ -263,27 +237,3 @@ async def _error_of(work: Awaitable[None], owner: object) -> errors.BootstrapErr
 def _defect(error: Exception) -> errors.BootstrapError:
     # The text of an unknown error may hold anything, a password too.
     return errors.InternalError(f"A defect of the operator ({type(error).__name__}); its log has the traceback")
-
-
-def _trouble(visit: Visit, error: errors.BootstrapError) -> Outcome:
-    return Outcome(
-        stage=STAGES[len(visit.outcomes)].name,
-        verdict=Verdict.RETRY if isinstance(error, errors.Retryable) else Verdict.STALLED,
-        reason=Reason(error.reason),
-        message=error.message,
-        changes=tuple(visit.take_changes()),
-    )
-
-
-def _blocked(visit: Visit) -> tuple[Outcome, ...]:
-    through = {outcome.stage for outcome in visit.outcomes}
-    return tuple(
-        Outcome(
-            stage=stage.name,
-            verdict=Verdict.BLOCKED,
-            reason=Reason.BLOCKED,
-            message="Waits for the stage before it",
-        )
-        for stage in STAGES
-        if stage.name not in through
-    )

@@ -8,6 +8,7 @@ import pytest
 
 from database_bootstrap.api.outcomes import Reason, StageName, Verdict
 from fix_engine import Bootstrap, outcome
+from postgres import alembic_projects as projects
 
 PASSWORD = secrets.token_hex(8)
 FIRST = "CREATE TABLE item (id serial PRIMARY KEY, name text); CREATE VIEW names AS SELECT name FROM item;"
@@ -171,6 +172,45 @@ async def test_what_others_have_granted_is_never_taken_back(bootstrap: Bootstrap
         "SELECT array_agg(privilege_type ORDER BY 1) FROM pg_class, aclexplode(relacl)"
         f" WHERE relname = 'item' AND grantee = '{listed}'::regrole"
     ) == [(["INSERT", "TRUNCATE"],)]
+
+
+async def test_access_is_taken_back_although_migrations_wait_for_a_person(
+    bootstrap: Bootstrap, make_role: Make
+) -> None:
+    leaving, coming = make_role("leaving"), make_role("coming")
+    give(bootstrap, **{leaving: "ReadOnly"})
+    shop(bootstrap)
+    await bootstrap.ready()
+    shop(bootstrap, more={"2_bad/migration.sql": "SET search_path TO nowhere; SELECT 1 / 0"})
+    give(bootstrap, **{coming: "ReadOnly"})
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.MIGRATION_FAILED
+    assert [one.verdict.value for one in report.outcomes][3:] == ["Stalled", "Blocked", "Blocked", "Done"]
+    assert len(outcome(report, StageName.ACCESS).changes) == 2
+    assert (can(bootstrap, leaving, "SELECT 1"), can(bootstrap, coming, "SELECT 1 FROM item")) == (False, True)
+    bootstrap.query(f'REVOKE SELECT ON item FROM "{coming}"')
+    planned = await bootstrap.plan()
+    assert outcome(planned, StageName.ACCESS).changes == (f'give role "{coming}" ReadOnly access: 1 table',)
+    give(bootstrap, **{"nobody": "ReadOnly"})
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.stage is StageName.MIGRATIONS
+    assert outcome(report, StageName.ACCESS).reason is Reason.ACCESS_ROLE_NOT_FOUND
+    assert not can(bootstrap, coming, "SELECT 1")
+
+
+async def test_a_history_by_another_name_is_not_writable_either(bootstrap: Bootstrap, make_role: Make) -> None:
+    writer = make_role("writer")
+    give(bootstrap, **{writer: "ReadWrite"})
+    bootstrap.raw["schemas"] = [{"name": "The History"}]
+    bootstrap.migrate("Alembic", projects.project(projects.chain(projects.FIVE), projects.OTHER_TABLE))
+    await bootstrap.ready()
+    update = 'UPDATE "The History"."Shop.Version" SET version_num = version_num'
+    assert (can(bootstrap, writer, "DELETE FROM customer"), can(bootstrap, writer, update)) == (True, False)
+    bootstrap.migrate("Alembic", {"a.py": "no revision"})
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.stage is StageName.MIGRATIONS
+    assert (outcome(report, StageName.ACCESS).verdict, report.changes) == (Verdict.DONE, ())
+    assert not can(bootstrap, writer, update)
 
 
 async def test_a_role_that_was_dropped_is_forgotten(bootstrap: Bootstrap, make_role: Make) -> None:

@@ -56,8 +56,17 @@ def progress(
     return (*summary, *(_underway(stage, ended.get(stage), doing, pen) for stage in StageName))
 
 
+def in_order(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    """Return the outcomes in the order of their stages."""
+    order = list(StageName)
+    return tuple(sorted(outcomes, key=lambda outcome: order.index(outcome.stage)))
+
+
 def in_line(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    """Return one outcome for each stage, in order; what comes after a failure was not looked at."""
+    """Return one outcome for each stage, in order; what comes after a failure was not looked at.
+
+    But for the access of others: what needs a person, once the database is there, does not keep anybody from that.
+    """
     return tuple(_lined_up({outcome.stage: outcome for outcome in outcomes}))
 
 
@@ -69,15 +78,19 @@ def decisive(outcomes: Iterable[Outcome]) -> Outcome | None:
 def _lined_up(said: dict[StageName, Outcome]) -> Iterator[Outcome]:
     failed: Outcome | None = None
     for stage in StageName:
-        if failed is not None:
+        if failed is not None and not (stage is StageName.ACCESS and _lets_others_in(failed) and stage in said):
             yield _blocked(stage, failed)
             continue
         outcome = said.get(stage) or _silent(stage)
         if outcome.verdict in {Verdict.BLOCKED, Verdict.UNDERWAY}:
             outcome = replace(outcome, verdict=Verdict.RETRY)  # By nothing that anybody told of; or it has no end.
         if outcome.verdict is not Verdict.DONE:
-            failed = outcome
+            failed = failed or outcome
         yield outcome
+
+
+def _lets_others_in(failed: Outcome) -> bool:
+    return failed.verdict is Verdict.STALLED and failed.stage not in {StageName.ROLE, StageName.DATABASE}
 
 
 def _blocked(stage: StageName, failed: Outcome) -> Outcome:

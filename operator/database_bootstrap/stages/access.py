@@ -17,7 +17,7 @@ from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.postgres.sqlstates import error_of, server_words
-from database_bootstrap.stages import rights
+from database_bootstrap.stages import rights, seeding
 from database_bootstrap.stages.database import wanted_schemas
 from database_bootstrap.stages.rights import Gap, Wish
 from database_bootstrap.stages.sessions import rows
@@ -70,8 +70,13 @@ async def observe(visit: Visit) -> Found:
         wishes=wishes,
         there=frozenset(roles),
         administrators=frozenset(role for role, is_administrator in roles.items() if is_administrator),
-        gaps=await rights.gaps(view, wishes, schemas, visit.history_tables) if view else None,
+        gaps=await rights.gaps(view, wishes, schemas, await _histories(visit)) if view else None,
     )
+
+
+async def _histories(visit: Visit) -> tuple[str, ...]:
+    known = visit.history_tables
+    return known if known is not None else await seeding.history_tables(visit)
 
 
 async def _said(visit: Visit) -> list[str]:

@@ -89,7 +89,7 @@ class Visit:
     database_exists: bool = False
     leftovers: tuple[Leftover, ...] = ()
     """What was found in the database that keeps later migrations from working."""
-    history_tables: tuple[str, ...] = ()
+    history_tables: tuple[str, ...] | None = None
     """The migration tool's own, once its history was read: `public._prisma_migrations`."""
     incarnation: str | None = None
     """Of the database, where there is a ledger."""

@@ -106,6 +106,17 @@ def test_what_is_said_after_a_failure_does_not_count() -> None:
     assert derive([*FAILED, done(StageName.SEED)]) == derive(FAILED)
 
 
+@pytest.mark.parametrize("verdict", [Verdict.DONE, Verdict.RETRY, Verdict.STALLED])
+def test_access_is_seen_to_although_another_stage_waits_for_a_person(verdict: Verdict) -> None:
+    told = derive([*FAILED, ended(StageName.ACCESS, verdict, Reason.ACCESS_ROLE_NOT_FOUND)])
+    assert brief(told)["AccessReady"] == f"{conditions.TRUTH[verdict]}/AccessRoleNotFound"
+    assert brief(told)["Ready"] == "False/MigrationFailed"
+    assert brief(told)["Seeded"] == "Unknown/Blocked"
+    assert lint_status(obj(told)) == []
+    locked = brief(derive([*LOCKED, done(StageName.ACCESS)]))
+    assert locked["AccessReady"] == "Unknown/Blocked"
+
+
 def test_a_stage_that_says_nothing_is_a_defect() -> None:
     assert brief(derive(ALL_DONE[:2]))["Ready"] == "False/InternalError"
     assert brief(derive([]))["RoleReady"] == "False/InternalError"
