@@ -114,6 +114,21 @@ async def test_less_is_taken_back_and_so_is_everything(bootstrap: Bootstrap, mak
     assert bootstrap.as_superuser(left.format(one, other)) == []
 
 
+async def test_what_was_given_is_taken_back_however_long_ago_it_was(bootstrap: Bootstrap, make_role: Make) -> None:
+    one = make_role('o"ne')
+    give(bootstrap, **{one: "ReadOnly"})
+    await bootstrap.ready()
+    bootstrap.query(
+        "INSERT INTO dbbootstrap.audit_log (stage, action, actor)"
+        " SELECT 'access', 'give role \"' || name || '\" ReadOnly access: 1 table', 'a' FROM generate_series(1, 1001),"
+        " unnest(ARRAY['gone', repeat('x', 1000), E'new\nline']) AS name"
+    )
+    give(bootstrap)
+    assert set((await bootstrap.ready()).changes) == {f'take access from role "{it}"' for it in (one, "gone")}
+    assert not can(bootstrap, one, "SELECT 1")
+    assert (await bootstrap.ready()).changes == ()
+
+
 async def test_a_history_that_comes_later_is_not_writable(bootstrap: Bootstrap, make_role: Make) -> None:
     writer = make_role("writer")
     give(bootstrap, **{writer: "ReadWrite"})

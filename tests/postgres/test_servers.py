@@ -219,6 +219,29 @@ async def test_guessed_passwords_do_not_multiply_with_resources(
     await bootstrap.ready()
 
 
+async def test_comments_of_tenants_keep_nobody_from_looking_at_the_server(bootstrap: Bootstrap) -> None:
+    """The owner of a database writes its comment: a mark that ends no reader, and more text than a reader can hold."""
+    bootstrap.offer()
+    bootstrap.raw["deletionPolicy"] = "Delete"
+    bootstrap.remember(await bootstrap.ready())
+    offered, name = bootstrap.drawer.servers["main"], f'"{bootstrap.database}"'
+    mark = f"(SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{bootstrap.database}')"
+    ((kept,),) = bootstrap.query(f"SELECT {mark}")
+    comment = "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE {} IS %L', {}); END $$"
+    bootstrap.query(comment.format(name, "'dbbootstrap.io/owner ' || repeat('[', 5000)"))
+    assert (await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")).error is None
+    assert len((await bootstrap.ready()).changes) == 1, "the mark is there again"
+    bootstrap.query(comment.format(name, f"repeat('{'x' * 63}' || chr(10), 2000) || {mark}"))
+    inspection = await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")
+    assert (inspection.error, inspection.found.databases) == (None, 1)
+    refused(await bootstrap.apply(), Reason.SPEC_REJECTED)
+    ending = await bootstrap.delete()
+    assert ending.error and f"The comment of database {name} is longer" in ending.error.message
+    assert ending.drops == ()
+    bootstrap.query(f"COMMENT ON DATABASE {name} IS $${kept}$$")
+    assert (await bootstrap.ready()).changes == ()
+
+
 async def test_inspection_learns_what_the_server_is(bootstrap: Bootstrap) -> None:
     bootstrap.offer()
     await bootstrap.ready()

@@ -8,6 +8,8 @@ from enum import StrEnum
 from database_bootstrap.settings import is_id
 
 _PREFIX = "dbbootstrap.io/owner "
+LONGEST = 65_536
+"""Characters of a database's comment that are read: its owner may write a gigabyte into it."""
 _DNS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -72,7 +74,7 @@ def mark_in(comment: str | None) -> Mark | None:
             origin=Origin(fields["origin"]),
             role_unmarked=fields.get("role_unmarked") is True,
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -30,9 +30,14 @@ _ROLES = """
 """
 _SAID = """
     SELECT action FROM (
-        SELECT seq, action FROM dbbootstrap.audit_log WHERE stage = 'access' ORDER BY seq DESC LIMIT 1000
+        SELECT seq, action FROM (
+            SELECT DISTINCT ON (who) seq, action
+            FROM dbbootstrap.audit_log, pg_catalog.substring(action, ' role "(.*)"') AS who
+            WHERE stage = 'access' AND pg_catalog.length(action) <= 500 ORDER BY who, seq DESC
+        ) AS newest WHERE action NOT LIKE 'take %' ORDER BY seq DESC LIMIT 1000
     ) AS said ORDER BY seq
 """
+"""The last word on each role, however long ago; and of what the role may have written no more than can be borne."""
 _GIVEN = re.compile(r'(?:give|limit) role "(.*)" (?:to )?(ReadOnly|ReadWrite) access(?:: [^"]*)?')
 _TAKEN = re.compile(r'take access from role "(.*)"')
 """What the actions below are called in the audit log, which remembers what was given to whom."""

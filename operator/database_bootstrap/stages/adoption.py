@@ -27,7 +27,7 @@ _ABOVE = """
     FROM pg_catalog.pg_roles r JOIN above USING (oid) ORDER BY 1
 """
 _COMMENTS = """
-    SELECT d.datname, pg_catalog.shobj_description(d.oid, 'pg_database')
+    SELECT d.datname, pg_catalog.right(pg_catalog.shobj_description(d.oid, 'pg_database'), 4096)
     FROM pg_catalog.pg_database d WHERE pg_catalog.pg_get_userbyid(d.datdba) = %s ORDER BY 1
 """
 

@@ -7,10 +7,10 @@ from typing import Any
 from psycopg import sql
 
 from database_bootstrap.api.status import ServerStatus
-from database_bootstrap.errors import AccessDenied
+from database_bootstrap.errors import AccessDenied, SpecRejected
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
-from database_bootstrap.postgres.ownership import Mark, Owner, mark_in
+from database_bootstrap.postgres.ownership import LONGEST, Mark, Owner, mark_in
 from database_bootstrap.stages import ledger_shape, leftovers
 from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.sessions import rows
@@ -22,7 +22,7 @@ _LOCALE = "datlocale"
 _DATABASE = """
     SELECT d.oid, pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding),
            d.datlocprovider::text, d.datcollate, d.{locale}, d.datconnlimit,
-           pg_catalog.shobj_description(d.oid, 'pg_database'),
+           pg_catalog.right(pg_catalog.shobj_description(d.oid, 'pg_database'), {longest}),
            pg_catalog.has_database_privilege('public', d.oid, 'CONNECT')
     FROM pg_catalog.pg_database d WHERE d.datname = %s
 """
@@ -178,10 +178,17 @@ class Inside:
 async def find_database(connection: Connection, name: str) -> Database | None:
     """Return the database of this name, if there is one."""
     locale = _LOCALE if connection.info.server_version >= 170000 else _LOCALE_BEFORE_17
-    found = await rows(connection, _DATABASE.format(locale=locale), (name,), doing="look for the database")
+    found = await rows(
+        connection, _DATABASE.format(locale=locale, longest=LONGEST + 1), (name,), doing="look for the database"
+    )
     if not found:
         return None
     oid, owner, encoding, provider, collate, locale_name, limit, comment, public = found[0]
+    if comment and len(comment) > LONGEST:
+        raise SpecRejected(
+            f'The comment of database "{name}" is longer than {LONGEST} characters, and is kept as it is; shorten it '
+            f"with COMMENT ON DATABASE \"{name}\" IS '…', its last line as it is now"
+        )
     return Database(
         name=name,
         oid=oid,

@@ -28,12 +28,13 @@ _ADMINISTRATOR = """
     FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
 _DATABASES = """
-    SELECT pg_catalog.shobj_description(d.oid, 'pg_database'), o.rolname,
-           pg_catalog.pg_has_role(current_user, o.oid, 'MEMBER WITH ADMIN OPTION')
+    SELECT said.comment, o.rolname, pg_catalog.pg_has_role(current_user, o.oid, 'MEMBER WITH ADMIN OPTION')
     FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
-    WHERE pg_catalog.shobj_description(d.oid, 'pg_database') LIKE '%dbbootstrap.io/owner %'
+    CROSS JOIN LATERAL pg_catalog.right(pg_catalog.shobj_description(d.oid, 'pg_database'), 4096) AS said (comment)
+    WHERE said.comment LIKE '%dbbootstrap.io/owner %'
     ORDER BY o.rolname
 """
+"""Its end is enough: the mark is the last line, and the rest is as long as any tenant likes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from database_bootstrap.stages.visit import Visit
 
 _QUERY = """
     SELECT rolcanlogin, rolconnlimit, pg_catalog.shobj_description(oid, 'pg_authid'),
-           (SELECT pg_catalog.shobj_description(d.oid, 'pg_database')
+           (SELECT pg_catalog.right(pg_catalog.shobj_description(d.oid, 'pg_database'), 4096)
             FROM pg_catalog.pg_database d WHERE d.datname = %s AND d.datdba = r.oid),
            rolvaliduntil < pg_catalog.now(),
            pg_catalog.array_remove(ARRAY[

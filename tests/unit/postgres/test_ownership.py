@@ -41,6 +41,7 @@ def test_second_mark_replaces_the_first(first: Mark, second: Mark) -> None:
         pytest.param("the shop's database", id="people's"),
         pytest.param("dbbootstrap.io/owner {", id="no json"),
         pytest.param("dbbootstrap.io/owner []", id="no object"),
+        pytest.param("dbbootstrap.io/owner " + "[" * 100_000, id="deeper than a parser goes"),
         pytest.param('dbbootstrap.io/owner {"owner": {}, "database": "x", "origin": "Created"}', id="no owner"),
         pytest.param(
             'dbbootstrap.io/owner {"owner": {"cluster": "c", "namespace": "n", "name": "n", "uid": "u"},'
