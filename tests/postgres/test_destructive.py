@@ -305,10 +305,16 @@ async def test_rows_that_arrive_while_an_earlier_migration_runs_are_seen(shop: S
 _WAITING_FOR_TABLE = "SELECT 1 FROM pg_locks WHERE relation = 'spare'::regclass AND NOT granted"
 
 
-@pytest.mark.parametrize("text", ["DROP TABLE spare", "ALTER TABLE spare DROP note"])
-async def test_rows_that_are_committed_while_the_migration_waits_for_the_table_are_seen(shop: Shop, text: str) -> None:
-    shop.ask(text)
+@pytest.mark.parametrize(
+    ("text", "isolation"),
+    [("DROP TABLE spare", "repeatable read"), ("ALTER TABLE spare DROP note", "read committed")],
+)
+async def test_rows_that_are_committed_while_the_migration_waits_for_the_table_are_seen(
+    shop: Shop, text: str, isolation: str
+) -> None:
     bootstrap = shop.bootstrap
+    bootstrap.query(f"ALTER DATABASE {bootstrap.database} SET default_transaction_isolation = '{isolation}'")
+    shop.ask(text)
     async with await psycopg.AsyncConnection.connect(**bootstrap.connection()) as application:
         await application.execute("INSERT INTO spare VALUES (1, 'mine')")
         visit = asyncio.create_task(bootstrap.apply())

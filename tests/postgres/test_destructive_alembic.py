@@ -146,6 +146,7 @@ async def test_named_revision_destroys_and_the_audit_log_says_what(shop: Bootstr
 async def test_rows_that_are_committed_while_the_revision_waits_for_the_table_are_seen(
     shop: Bootstrap, kind: str
 ) -> None:
+    shop.query(f"ALTER DATABASE {shop.database} SET default_transaction_isolation = 'repeatable read'")
     shop.migrate("Alembic", revisions('op.drop_table("spare")', kind=kind))
     waiting = "SELECT 1 FROM pg_locks WHERE relation = 'spare'::regclass AND NOT granted"
     async with await psycopg.AsyncConnection.connect(**shop.connection()) as application:

@@ -104,12 +104,14 @@ async def _begin_locked(run: Run, job: Job) -> bool:
     """Where the gate let a script through since its tables held no row: begin, lock these, and count once more.
 
     What an application wrote since the first count is seen, and from here on it waits until the transaction is over.
+    Nothing that takes a snapshot stands before the locks: under REPEATABLE READ, which a database or a role may have as
+    its default, the count would see no row of those that the locks waited for.
     """
     recount = run.gate.recounts.get(job.row.name)
     if recount is None:
         return False
-    results = await send(run.connection, ours(job.script, f"{_BEGIN}{await recount.locks()}"))
-    if results[0].ntuples == 0:
+    results = await send(run.connection, ours(job.script, f"BEGIN; {await recount.locks()}{locks.HELD.as_string()};"))
+    if results[-1].ntuples == 0:
         raise locks.lost()
     await recount.check()
     return True

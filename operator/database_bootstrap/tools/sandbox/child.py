@@ -141,6 +141,8 @@ def _options(target: wire.Target) -> str:
         "statement_timeout": f"{target.statement_timeout}s",
         "idle_session_timeout": "0",
         "default_transaction_read_only": "off",
+        # The gate counts once more behind its locks, within the transaction: another level would show it the past.
+        "default_transaction_isolation": "read committed",
     }
     if target.schema != "public":
         settings["search_path"] = '"{}"'.format(target.schema.replace('"', '""'))
