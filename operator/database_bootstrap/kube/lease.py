@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ class Elector:
     clock: Callable[[], float] = time.monotonic
     _seen: tuple[str, str] = ("", "")
     _seen_at: float = 0.0
+    _renewed_at: float = 0.0
+    """When the last call began that made or kept it ours."""
 
     async def acquire(self) -> bool:
         """Return True once this process is the holder."""
@@ -48,14 +51,14 @@ class Elector:
             await asyncio.sleep(self.terms.retry * random.uniform(1.0, 1.2))  # noqa: S311 spreads, hides nothing
 
     async def hold(self) -> None:
-        """Renew until that failed for too long; then somebody else may be the holder."""
-        renewed = self.clock()
-        while self.clock() - renewed < self.terms.deadline:
-            await asyncio.sleep(self.terms.retry)
-            started = self.clock()
-            if await self._tried():
-                renewed = started
-            elif self._seen[0] not in {self.identity, ""}:
+        """Renew until that failed for too long; then somebody else may be the holder.
+
+        Neither a pause nor a call that hangs goes beyond the deadline: what is left until the Lease is over belongs to
+        the end of the visits that are under way.
+        """
+        while (left := self._left()) > 0:
+            await asyncio.sleep(min(self.terms.retry, left))
+            if not await self._tried(self._left()) and self._seen[0] not in {self.identity, ""}:
                 return
 
     async def release(self) -> None:
@@ -67,14 +70,20 @@ class Elector:
         except (BootstrapError, client.NotFoundError, client.ConflictError) as error:
             log.warning("Lease not released: %s", error)
 
-    async def _tried(self) -> bool:
+    def _left(self) -> float:
+        return self._renewed_at + self.terms.deadline - self.clock()
+
+    async def _tried(self, patience: float = math.inf) -> bool:
         """Return whether the Lease is ours now."""
+        began = self.clock()
         try:
-            async with asyncio.timeout(self.terms.deadline / 2):
-                return await self._try()
+            async with asyncio.timeout(max(0.0, min(patience, self.terms.deadline / 2))):
+                is_ours = await self._try()
         except (BootstrapError, client.NotFoundError, client.ConflictError, TimeoutError) as error:
             log.info("Lease not taken: %s", str(error) or type(error).__name__)
             return False
+        self._renewed_at = began if is_ours else self._renewed_at
+        return is_ours
 
     async def _try(self) -> bool:
         try:
