@@ -13,6 +13,7 @@ from database_bootstrap.settings import AdminSecretRefs
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap
 from localservers.processes import free_port
+from outage_measures import SessionCount
 
 CANARY = "canary-7f3a"
 
@@ -298,3 +299,16 @@ async def test_unchanged_resource_goes_on_while_the_platforms_secret_is_missing(
     assert (await bootstrap.ready()).changes == ()
     bootstrap.raw["role"]["connectionLimit"] = 20
     refused(await bootstrap.apply(), Reason.REFERENCE_NOT_FOUND)
+
+
+async def test_operator_opens_no_more_connections_than_the_server_allows_it(
+    bootstrap: Bootstrap, make_bootstrap: Callable[[str], Bootstrap]
+) -> None:
+    several = [bootstrap, *(make_bootstrap(f"more{number}") for number in range(3))]
+    for one in several:
+        one.offer(maxConnections=3)
+        one.migrate("SQL", {"V1__a.sql": "SELECT pg_sleep(0.3);"})
+    with SessionCount(bootstrap.server) as count:
+        reports = await asyncio.gather(*(one.apply() for one in several))
+    assert [report.trouble for report in reports] == [None] * 4
+    assert 1 <= count.most <= 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from database_bootstrap import settings
-from database_bootstrap.settings import Address, Sandbox, SandboxMode, Settings
+from database_bootstrap.settings import Address, AdminSecretRefs, Sandbox, SandboxMode, Settings
 
 
 def parse(*arguments: str, **environ: str) -> Settings:
@@ -44,6 +44,8 @@ def test_defaults_are_those_of_the_type() -> None:
         ([], {"DBBOOTSTRAP_LOG_FORMAT": "text"}, "log_format", "text"),
         (["--watch-secrets"], {}, "watch_secrets", True),
         (["--kubeconfig", "x", "--context", "y"], {}, "context", "y"),
+        (["--admin-secret-refs", "Refused"], {}, "admin_secret_refs", AdminSecretRefs.REFUSED),
+        ([], {"DBBOOTSTRAP_ADMIN_SECRET_REFS": "Refused"}, "admin_secret_refs", AdminSecretRefs.REFUSED),
         (["--alembic-sandbox", "Refused"], {}, "sandbox", Sandbox(mode=SandboxMode.REFUSED)),
         ([], {"DBBOOTSTRAP_ALEMBIC_SANDBOX": "Unconfined"}, "sandbox", Sandbox(mode=SandboxMode.UNCONFINED)),
         (
@@ -92,6 +94,7 @@ def test_value_of_the_environment_that_cannot_be_is_refused(variable: str, value
         ["--health-address", "x"],
         ["--log-level", "loud"],
         ["--cluster-id", "our cluster"],
+        ["--admin-secret-refs", "refused"],
         ["--alembic-sandbox", "Off"],
         ["--alembic-sandbox-min-abi", "x"],
     ],

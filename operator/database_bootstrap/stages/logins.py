@@ -100,4 +100,6 @@ def certificate(secret: str, data: Mapping[str, bytes], key: str = "ca.crt") -> 
     text = data[key].decode(errors="replace")
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise ReferenceRejected(f"Secret {secret}, key {key}: no PEM certificate")
+    if "PRIVATE KEY-----" in text:  # Authorities are published to applications.
+        raise ReferenceRejected(f"Secret {secret}, key {key}: holds a private key; name certificates alone")
     return text

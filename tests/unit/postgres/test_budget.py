@@ -55,3 +55,27 @@ async def test_cancelled_one_gives_back_what_it_was_just_granted() -> None:
 async def _reserve(budget: Budget) -> None:
     async with budget.reserve(2):
         await asyncio.sleep(0)
+
+
+async def test_larger_budget_lets_those_go_on_who_wait() -> None:
+    budget = Budget(2)
+    async with budget.reserve(2):
+        waiting = asyncio.create_task(_reserve(budget))
+        await asyncio.sleep(0)
+        budget.resize(4)
+        async with asyncio.timeout(1):
+            await waiting
+
+
+async def test_smaller_budget_takes_back_first_what_is_lent() -> None:
+    budget = Budget(4)
+    async with budget.reserve(2):
+        budget.resize(2)
+        waiting = asyncio.create_task(_reserve(budget))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    async with asyncio.timeout(1):
+        await waiting
+    budget.resize(2)
+    async with asyncio.timeout(1), budget.reserve(2):
+        pass

@@ -13,6 +13,7 @@ from database_bootstrap.stages import shared
 from database_bootstrap.stages.surroundings import SharedServer
 
 PEM = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----"
+KEY = "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----"
 ACCESS = {"host": b"db", "username": b"admin", "password": b"canary", "sslmode": b"disable"}
 CA = {"namespace": "platform", "name": "ca"}
 
@@ -61,6 +62,15 @@ async def test_tls_of_the_server_wins_over_that_of_the_secret() -> None:
     assert (await login(shelf, tls={})).endpoint.ca == PEM
 
 
+async def test_client_certificate_is_the_administrators_alone_and_its_key_is_not_shown() -> None:
+    shelf = Shelf({("platform", "postgres"): ACCESS, ("platform", "ca"): {"tls.crt": PEM.encode()}})
+    shelf.secrets["platform", "ca"] = {"tls.crt": PEM.encode(), "tls.key": KEY.encode()}
+    found = await login(shelf, tls={"mode": "Require", "clientCertificateRef": CA})
+    assert found.certificate is not None
+    assert (found.certificate.chain, found.certificate.key) == (PEM, KEY)
+    assert "PRIVATE KEY" not in repr(found)
+
+
 @pytest.mark.parametrize(
     ("shelf", "tls", "kind", "expected"),
     [
@@ -91,6 +101,20 @@ async def test_tls_of_the_server_wins_over_that_of_the_secret() -> None:
             ReferenceRejected,
             "no PEM certificate",
             id="the CA is none",
+        ),
+        pytest.param(
+            Shelf({("platform", "postgres"): ACCESS}, {("platform", "ca"): {"ca.crt": f"{PEM}\n{KEY}".encode()}}),
+            {"caConfigMapRef": CA},
+            ReferenceRejected,
+            "holds a private key",
+            id="the CA's own key would be published",
+        ),
+        pytest.param(
+            Shelf({("platform", "postgres"): ACCESS, ("platform", "ca"): {"tls.crt": PEM.encode()}}),
+            {"mode": "Require", "clientCertificateRef": CA},
+            ReferenceRejected,
+            "and its key in tls.key",
+            id="the client's key is missing",
         ),
     ],
 )
