@@ -338,14 +338,16 @@ async def make_stage(
     """Return a function that starts one more controller on the test's namespace."""
     async with AsyncExitStack() as stack:
 
-        async def make(client: type[Kube] = Kube, workers: int = 1, cluster_id: str = "tests") -> Stage:
+        async def make(
+            client: type[Kube] = Kube, workers: int = 1, cluster_id: str = "tests", **cluster: bool
+        ) -> Stage:
             configuration = await access.configure(str(operator_access), None)
             kube = access.connect(configuration, client)
             stack.push_async_callback(kube.close)
             line = Rehearsal()
             means = Means(
                 settings=Settings(namespaces=(namespace,), workers=workers),
-                cluster=Cluster(kube=kube, id=cluster_id, is_around=False),
+                cluster=Cluster(kube=kube, id=cluster_id, is_around=False, **cluster),
                 line=line,
                 recorder=Recorder(kube, "test"),
                 login=partial(access.credentials, configuration),

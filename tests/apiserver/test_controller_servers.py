@@ -3,7 +3,7 @@
 import json
 import secrets
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -141,3 +141,15 @@ async def test_server_whose_deletion_no_watch_has_shown_is_forgotten(stage: Stag
 
 async def test_operator_knows_what_it_may_do_about_servers(stage: Stage) -> None:
     assert await access.is_served(stage.kube)
+
+
+async def test_operator_that_may_not_tell_of_servers_watches_them_all_the_same(
+    make_stage: Callable[..., Awaitable[Stage]], name: str
+) -> None:
+    stage = await make_stage(tells_of_servers=False)
+    stage.create("shop", server={"ref": {"name": name}})
+    await soon(lambda: len(stage.line.visits) == 1)
+    put(stage.plane, name)
+    await soon(lambda: len(stage.line.visits) == 2)
+    assert stage.line.inspections == []
+    assert get(stage.plane, name)["status"] == {"observedGeneration": -1}
