@@ -24,6 +24,8 @@ _PASSING: dict[str, type[errors.BootstrapError]] = {
 }
 """What heals by itself, by SQLSTATE or its class; everything else is a server's plain no to what was asked."""
 _WRONG_PASSWORD = "28P01"  # noqa: S105 a SQLSTATE
+_PAGE = 4000
+"""Characters of a message that are worth showing."""
 TRANSIENT = frozenset({"55P03", "40P01", "40001"})
 """A transaction rolled back for one of these may be sent again as it was."""
 
@@ -40,10 +42,17 @@ def is_transient(error: psycopg.Error) -> bool:
 
 
 def server_words(error: psycopg.Error) -> str:
-    """Return the server's message and hint without DETAIL, which holds row data."""
-    primary = error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else ""
-    hint = f" (hint: {error.diag.message_hint})" if error.diag.message_hint else ""
-    return f"{primary}{hint}"
+    """Return the server's message and hint without DETAIL, which holds row data; what is longer than a page is cut.
+
+    A script writes them as it likes, and they go into the log, the ledger and the status.
+    """
+    primary = error.diag.message_primary or next(iter(str(error).strip().splitlines()), "")
+    hint = error.diag.message_hint
+    return _page_of(primary) + (f" (hint: {_page_of(hint)})" if hint else "")
+
+
+def _page_of(text: str) -> str:
+    return text if len(text) <= _PAGE else f"{text[:_PAGE]}…"
 
 
 def error_of(error: psycopg.Error, doing: str) -> errors.BootstrapError:
