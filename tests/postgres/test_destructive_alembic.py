@@ -67,7 +67,13 @@ def trigger(body: str, table: str = "spare") -> str:
 
 RULE = "CREATE RULE r AS ON INSERT TO spare DO ALSO DELETE FROM line"
 ZERO = "CREATE FUNCTION zero() RETURNS int LANGUAGE sql AS 'DELETE FROM line RETURNING 0'"
+FRESH = """op.create_table("fresh", sa.Column("id", sa.Integer)); op.create_table("logged", sa.Column("id", sa.Integer))
+"""
 REFUSED = {
+    FRESH
+    + trigger("INSERT INTO logged VALUES (1)", "fresh")
+    + trigger("DELETE FROM line", "logged")
+    + 'op.execute("INSERT INTO fresh VALUES (1)")': "fire the trigger t, and by that on_logged (there are rows",
     trigger("DELETE FROM line")
     + 'op.execute("INSERT INTO spare VALUES (1)")': "fire the trigger t, and by that on_spare",
     f'op.execute("{RULE}"); op.execute("INSERT INTO spare VALUES (1)")': "fire the rule r, and by that (there are rows",

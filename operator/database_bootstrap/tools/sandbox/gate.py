@@ -116,20 +116,24 @@ class Gate:
                 yield replace(effect, is_watched=bool(self._watches)) if effect.kind is Kind.FUNCTION else effect
 
     def _fired_by(self, changed: Changed) -> Iterator[Finding]:
-        """Yield what runs by itself; new rows in a table of this run fire what watches that one."""
+        """Yield what runs by itself; new rows in a table of this run, which nothing watches, fire nothing.
+
+        What watches it may change rows of any other table.
+        """
         if changed.table and ".".join((changed.table.schema or self._schema, changed.table.name)) in self._ignored:
             return  # Alembic's own record.
         if (changed.table, changed.inserts) in self._quiet:
             return
         if self._row is not None:
             self._quiet.add((changed.table, changed.inserts))
-        is_alone = changed.inserts and (Kind.TABLE, changed.table) in self._made
+        is_watched = any(watch.table in (None, changed.table) for watch in self._watches)
+        if changed.inserts and (Kind.TABLE, changed.table) in self._made and not is_watched:
+            return
         for watch in self._watches:
-            if not is_alone or watch.table in (None, changed.table):
-                for one in watch.body:
-                    if isinstance(one, Finding):
-                        is_call = one.kind is Kind.FUNCTION
-                        yield replace(one if is_call else opaque.unknown(), what=f"{watch.what}, and by that")
+            for one in watch.body:
+                if isinstance(one, Finding):
+                    is_call = one.kind is Kind.FUNCTION
+                    yield replace(one if is_call else opaque.unknown(), what=f"{watch.what}, and by that")
 
 
 def _call(name: Name) -> Finding:
