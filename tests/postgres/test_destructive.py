@@ -141,6 +141,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "DO $$ BEGIN EXECUTE 'DR' || 'OP TABLE line'; END $$": ("there are rows",),
     "DO $$ BEGIN PERFORM wipe(); END $$": ("call wipe (there are rows",),
     "SELECT wipe()": ("call wipe (there are rows",),
+    "SELECT lo_unlink(id) FROM cart": ("call lo_unlink (there are rows",),
     "CREATE FUNCTION mine() RETURNS void AS $$ TRUNCATE line $$ LANGUAGE sql; SELECT mine()": ("call mine, which",),
     "ALTER TABLE line SET UNLOGGED": ("set unlogged", "public.line: 5 rows"),
     "CREATE SCHEMA attic; ALTER TABLE line SET SCHEMA attic; DROP SCHEMA attic CASCADE": (
@@ -352,6 +353,23 @@ async def test_nobody_writes_between_the_last_count_and_the_end_of_the_migration
         assert (await visit).trouble is None
         await application.execute("INSERT INTO spare VALUES (1)")
     assert shop.bootstrap.query("SELECT count(*) FROM spare") == [(1,)]
+
+
+@pytest.mark.parametrize("tool", ["SQL"])
+async def test_large_table_can_be_read_while_its_rows_are_looked_at_once_more(shop: Shop) -> None:
+    wide = "ALTER TABLE spare ADD wide text; ALTER TABLE spare ALTER wide SET STORAGE PLAIN;"
+    shop.bootstrap.query(
+        f"{wide} INSERT INTO spare SELECT n, NULL, repeat('x', 7900) FROM generate_series(1, 4200) AS n"
+    )
+    shop.ask("SELECT pg_advisory_xact_lock(77); ALTER TABLE spare DROP note;")
+    async with await psycopg.AsyncConnection.connect(**shop.bootstrap.connection(), autocommit=True) as application:
+        await application.execute("SET lock_timeout = '200ms'; SELECT pg_advisory_lock(77)")
+        visit = asyncio.create_task(shop.bootstrap.apply())
+        await within(10, lambda: bool(shop.bootstrap.as_superuser(_WAITING, shop.bootstrap.database)))
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await application.execute("INSERT INTO spare VALUES (0, 'mine')")
+        await application.execute("SELECT count(*) FROM spare; SELECT pg_advisory_unlock(77)")
+        assert (await visit).trouble is None
 
 
 @pytest.mark.parametrize("tool", ["SQL"])

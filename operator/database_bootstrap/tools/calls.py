@@ -11,6 +11,13 @@ from database_bootstrap.tools.sql_text import TooIntricate
 Answer = TypeVar("Answer")
 Asking = Generator[str, list[tuple[Any, ...]], Answer]
 """Yields queries, is sent their rows, and returns an answer."""
+_KNOWN = frozenset(
+    {
+        "lo_unlink", "drop_chunks", "dropgeometrycolumn", "dropgeometrytable", "drop_partition_id",
+        "drop_partition_time", "dblink_exec", "delete_data_node",
+    }
+)  # fmt: skip
+"""PostgreSQL's own, and those of extensions, which are trusted otherwise: TimescaleDB's, PostGIS's, pg_partman's."""
 
 
 def opaque_calls(findings: Sequence[Finding]) -> Asking[frozenset[Name]]:
@@ -29,6 +36,8 @@ def opaque_calls(findings: Sequence[Finding]) -> Asking[frozenset[Name]]:
         wanted -= asked
     watched = any(finding.is_watched for finding in findings)
     guilty = {name for name, effects in bodies.items() if any(_destroys(one, watched) for one in effects)}
+    called = {finding.name for finding in findings}.union(*map(_called, bodies.values()))
+    guilty |= {name for name in called if name.name in _KNOWN}
     while more := {name for name, effects in bodies.items() if name not in guilty and _called(effects) & guilty}:
         guilty |= more
     return frozenset(guilty)

@@ -21,6 +21,8 @@ SOME = -1
 _NOT_OURS = " AND xmin::text NOT IN (SELECT xmin::text FROM dbbootstrap.migration)"
 _WITH_TABLES = (Kind.TABLE, Kind.SCHEMA, Kind.TYPE, Kind.EXTENSION, Kind.ROLE)
 _AT_ONCE = 100
+_AT_A_GLANCE = 32 * 1024 * 1024
+"""Bytes that are read in a moment."""
 _SHOWN = 5
 
 
@@ -111,14 +113,16 @@ def is_there_a_table(ground: Ground) -> Asking[bool]:
 def locks(findings: Sequence[Finding], ground: Ground) -> Asking[str]:
     """Return the statements that lock the tables which these reach, each with a semicolon.
 
-    Where rows are deleted or overwritten, others may go on reading; from a table that goes nobody may.
+    Where rows are deleted or overwritten, others may go on reading; from a table that goes nobody may. Of a large one
+    that loses a column each row is looked at behind the lock: so long others read, and the statement itself takes more.
     """
     of: dict[int, str] = {}
     for finding in findings:
         if finding.kind in _WITH_TABLES:
             found = yield stakes_sql.reached(finding, ground.path)
-            mode = "SHARE ROW EXCLUSIVE" if finding.code is Code.DELETE else "ACCESS EXCLUSIVE"
-            for oid, *_ in found:
+            for oid, _, _, columns, _, size in found:
+                is_slow = bool(finding.columns or columns) and (size is None or size > _AT_A_GLANCE)
+                mode = "SHARE ROW EXCLUSIVE" if finding.code is Code.DELETE or is_slow else "ACCESS EXCLUSIVE"
                 if ground.before is None or oid in ground.before:
                     of[oid] = mode if of.get(oid) != "ACCESS EXCLUSIVE" else of[oid]
     lockable = (yield stakes_sql.LOCKABLE.format(oids=sorted(of)).as_string()) if of else []
