@@ -115,10 +115,55 @@ def of_block(statement: str) -> Iterator[Effect]:
         yield from of_body(body)
 
 
+_NAMED = r'(?:[\w$]+|"")'
+_UPDATE = re.compile(
+    rf"\bupdate\s+(?:only\s+)?(?P<table>{_NAMED}(?:\s*\.\s*{_NAMED})?)(?:\s+(?:as\s+)?(?!set\b){_NAMED})?\s+set\b"
+    r"(?P<set>.*?)\bwhere\b(?P<where>.*?)(?:\breturning\b.*)?\Z",
+    re.DOTALL,
+)
+_OF_A_ROW = re.compile(
+    rf"\s*(?:(?P<of>{_NAMED})\s*\.\s*)?(?P<column>{_NAMED})\s*=\s*(?P<record>[\w$]+)\s*\.\s*{_NAMED}\s*", re.DOTALL
+)
+_UNSURE = re.compile(r"\b(?:or|not|update|delete|merge|where|select|union)\b")
+_RECORD = re.compile(r"\bfor\s+([\w$]+)\s+in\b|\b([\w$]+)\s+record\b")
+_DECLARED = re.compile(r"\bdeclare\b(.*?)\bbegin\b", re.DOTALL)
+
+
+def _take_out_updates(own: str) -> tuple[str, list[Effect]]:
+    """Return the text without each UPDATE of the rows that go with one at hand, and the changes that these make.
+
+    `WHERE id = NEW.parent`, or that of a record that a loop is at, names some rows and no others, as in a statement of
+    its own. Whatever is not plainly of this form stays, and so does each DELETE.
+    """
+    records = {"new", "old", *(word for found in _RECORD.findall(own) for word in found if word)}
+    declared = set(re.findall(r"[\w$]+", " ".join(_DECLARED.findall(own))))
+    kept: list[str] = []
+    changes: list[Effect] = []
+    for statement in own.split(";"):
+        found = _UPDATE.search(_outermost(statement))
+        is_one = found is not None and len(re.findall(r"\bupdate\b", statement)) == 1
+        if found and is_one and _names_rows(found["where"], records, declared):
+            changes.append(Changed(table=_table(re.sub(r"\s", "", found["table"]))))
+            kept.append(re.sub(r"\bupdate\b", " ", statement))
+        else:
+            kept.append(statement)
+    return ";".join(kept), changes
+
+
+def _names_rows(condition: str, records: set[str], declared: set[str]) -> bool:
+    if _UNSURE.search(condition):
+        return False
+    parts = [_OF_A_ROW.fullmatch(part) for part in re.split(r"\band\b", condition)]
+    return any(
+        part and part["record"] in records and part["of"] not in records and part["column"] not in records | declared
+        for part in parts
+    )
+
+
 def of_body(source: str) -> list[Effect]:
     """Return what code in PL/pgSQL may destroy: all in one, where it cannot be told; and what it calls and hides."""
     text = _ROW_LOCK.sub(" ", parts_of(source).own)
-    own = _OF_TRIGGER.sub(" (", text)
+    own, updates = _take_out_updates(_OF_TRIGGER.sub(" (", text))
     hidden: list[Effect] = [Made(kind=Kind.HIDDEN, name=_ANYTHING)] if _HIDES.search(own) else []
     if _drops(own) or any(pattern.search(own) for pattern in (_RETYPES, _RUNS, _CHANGES, _MAKES_CODE)):
         return [unknown(), *hidden]
@@ -134,7 +179,7 @@ def of_body(source: str) -> list[Effect]:
         Watch(table=None, what="fire a trigger", body=_run_by(found["name"])) for found in _OF_TRIGGER.finditer(text)
     ]
     changes = [Changed(table=_table(found["name"]), inserts=True) for found in _INTO.finditer(own)]
-    return [*calls, *watches, *changes, *hidden]
+    return [*calls, *watches, *changes, *updates, *hidden]
 
 
 def _run_by(name: str) -> tuple[Effect, ...]:

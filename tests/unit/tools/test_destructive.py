@@ -58,6 +58,25 @@ DESTROYS = {
     "DROP OWNED BY someone": "DS107 someone",
     "DROP DATABASE shop": "DS107 shop",
     "DO $$ BEGIN DROP TABLE a; END $$": "OP901",
+    **dict.fromkeys(
+        (
+            f"DO $$ DECLARE r record; v int; BEGIN FOR r IN SELECT a FROM b LOOP {text}; END LOOP; END $$"
+            for text in (
+                "UPDATE t SET n = (SELECT 1 FROM c WHERE c.id = r.id)",
+                "UPDATE t SET n = 1 WHERE id = r.id OR true",
+                "UPDATE t SET n = 1 WHERE NOT id = r.id",
+                "UPDATE t SET n = 1 WHERE v = r.id",
+                "UPDATE t SET n = 1 WHERE r = r.id",
+                "UPDATE t SET n = 1 WHERE r.id = r.id",
+                "UPDATE t SET n = 1 WHERE id = t.id",
+                "UPDATE t SET n = 1 WHERE id = r.id; UPDATE t SET n = 2",
+                "WITH x AS (UPDATE t SET n = 1) UPDATE y SET a = 1 WHERE id = r.id",
+                "WITH x AS (DELETE FROM t) UPDATE y SET a = 1 WHERE id = r.id",
+                "DELETE FROM t WHERE id = r.id",
+            )
+        ),
+        "OP901",
+    ),
     "DO $x$ BEGIN EXECUTE $$DROP TABLE a$$; END $x$": "OP901",
     "DO 'BEGIN DELETE FROM a; END'": "OP901",
     "DO E'BEGIN \\x44ROP TABLE a; END'": "OP901",
@@ -180,6 +199,11 @@ DESTROYS = {
     'DO $$ BEGIN x := "Wipe"(); END $$': "OP901",
 }
 HARMLESS = (
+    "DO $$ DECLARE r record; BEGIN FOR r IN SELECT id, b FROM a LOOP UPDATE a SET c = r.b WHERE id = r.id;"
+    ' UPDATE ONLY s."A" AS x SET d = (SELECT n FROM y WHERE y.z) WHERE x."id" = r."id" AND e > 1; END LOOP; END $$',
+    "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF TG_OP = 'INSERT' THEN UPDATE b SET n = n + 1"
+    " WHERE id = NEW.b RETURNING n INTO NEW.n; ELSE UPDATE b SET n = n - 1 WHERE b.id = OLD.b; END IF; RETURN NULL; END"
+    f" $$; {FIRES}; INSERT INTO a VALUES (1)",
     "DROP VIEW v CASCADE; DROP MATERIALIZED VIEW m; DROP INDEX i; DROP FOREIGN TABLE f; DROP SEQUENCE s",
     "DROP SCHEMA s; DROP TYPE t; DROP EXTENSION e; DROP FUNCTION f; DROP TRIGGER t ON a; DROP POLICY p ON a",
     "ALTER TABLE a DROP CONSTRAINT c, ALTER b DROP NOT NULL, ALTER b DROP DEFAULT, ALTER b SET NOT NULL",
