@@ -5,9 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from database_bootstrap.api.outcomes import Reason
+from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres.ownership import Mark, Origin, with_mark
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.settings import AdminSecretRefs
 from database_bootstrap.stages.subject import Report
@@ -93,8 +96,28 @@ async def test_what_exists_is_not_adopted_unless_the_server_allows_it(
     comments = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'"
     assert bootstrap.as_superuser(comments.format(bootstrap.database)) == [(None,)]
     bootstrap.raw["adoption"] = "WithCredentials"
+    # A mark on the database, or a ledger, that the role writes itself makes nothing this resource's.
+    here: dict[str, Any] = {"host": bootstrap.server.host, "port": bootstrap.server.port, "dbname": bootstrap.database}
+    comment = f'COMMENT ON DATABASE "{bootstrap.database}" IS'
+    mark = with_mark(None, Mark(owner=bootstrap.owner, database=bootstrap.database, origin=Origin.CREATED))
+    with psycopg.connect(**here, user=bootstrap.role, password=password) as connection:
+        connection.execute(f"{comment} '{mark}'".encode())
+    assert "its allowAdoption is false" in refused(await bootstrap.apply())
+    bootstrap.as_superuser(f"{comment} NULL")
+    for schema in (ledger.SCHEMA, ledger.ASIDE):
+        with psycopg.connect(**here, user=bootstrap.role, password=password) as connection:
+            connection.execute(f"CREATE SCHEMA {schema};{ledger.DDL.replace('dbbootstrap.', f'{schema}.')}".encode())
+            connection.execute(
+                f"INSERT INTO {schema}.identity (incarnation, cluster, namespace, name, uid, database_oid, origin)"
+                " VALUES (gen_random_uuid(), 'tests', 'shop', 'shop', 'x', 1, 'Created')".encode()
+            )
+        assert "its allowAdoption is false" in refused(await bootstrap.apply())
+        bootstrap.as_superuser(f"DROP SCHEMA {schema} CASCADE", bootstrap.database)
     bootstrap.offer(allowAdoption=True)
     await bootstrap.ready()
+    # What was taken over once stays so.
+    bootstrap.offer()
+    assert (await bootstrap.ready()).changes == ()
 
 
 async def test_what_another_resource_has_is_not_taken_over_unless_the_server_allows_it(bootstrap: Bootstrap) -> None:

@@ -99,10 +99,15 @@ async def survey(visit: Visit, candidate: Candidate) -> Survey:
 
 
 def is_ours_by_ledger(visit: Visit, found: Survey) -> bool:
-    """Whether only the marks are gone: the role logs in, owns the database, and the ledger in it is this resource's."""
+    """Whether only the marks are gone: the role logs in, owns the database, and the ledger in it is this resource's.
+
+    Where nothing may be adopted, one that the role may have written itself proves nothing.
+    """
     inside = found.inside
-    known = inside is not None and inside.incarnation is not None and identity.is_of(visit.subject, inside)
-    return known and found.is_role_owner and found.proves_possession
+    if inside is None or inside.incarnation is None or not identity.is_of(visit.subject, inside):
+        return False
+    is_proof = visit.subject.adoption_refused_by is None or (inside.has_ledger and not inside.has_ledger_of_role)
+    return is_proof and found.is_role_owner and found.proves_possession
 
 
 def check(visit: Visit, found: Survey) -> None:

@@ -100,8 +100,9 @@ async def observe(visit: Visit) -> Found:
     kept = await visit.credentials.password()
     if published:
         await visit.sessions.try_role()
-    names_wanted = (visit.spec.database.name, visit.spec.role.name)
-    found = await rows(await visit.view(), _QUERY, names_wanted, doing="look for the role")
+    # The database's owner writes its comment: where nothing may be adopted only the ledger speaks for the role.
+    speaks = None if visit.subject.adoption_refused_by else visit.spec.database.name
+    found = await rows(await visit.view(), _QUERY, (speaks, visit.spec.role.name), doing="look for the role")
     role = _role(*found[0]) if found else None
     visit.role_mark = role.mark if role else None
     if visit.role_mark:
