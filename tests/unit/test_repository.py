@@ -156,14 +156,8 @@ def test_pages_name_tests_that_exist(page: str) -> None:
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }
     assert named - there == set()
-    (tables,) = [re.split(r"\n\n(?=\|)", text)]
-    rows = [
-        row
-        for table in tables
-        if table.split("\n")[0].endswith("| test |")
-        for row in table.splitlines()[2:]
-        if "|" in row
-    ]
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    rows = [row for header, _, *rows in tables if header.endswith("| test |") for row in rows]
     assert len(rows) > 20
     assert [row for row in rows if not re.search(r"`test_\w+` \|$", row)] == []
 
