@@ -7,6 +7,7 @@ grows with each refusal, nobody of that namespace tries there again but with wha
 
 import asyncio
 import hashlib
+import ipaddress
 import secrets
 import socket
 import time
@@ -24,6 +25,7 @@ LONGEST_SECONDS = 20.0
 FORGOTTEN_SECONDS = 900.0
 """A refusal that is so long ago counts no more."""
 LIMIT = 4096
+SAID_LIMIT = 64
 
 Place = tuple[str, str, int]
 """Whose login (a namespace, or the empty text for the platform team's), an address and a port."""
@@ -54,7 +56,7 @@ class _Door:
     closed_until: float = 0.0
     last: float = 0.0
     said: dict[bytes, str] = field(default_factory=dict)
-    """Whose login was refused last, and as what it was told."""
+    """As what the refusal of each login was told: it stays the same while the door is closed to it."""
     attempt: _Attempt | None = None
 
 
@@ -112,7 +114,10 @@ class Doors:
     def _close(self, door: _Door, digest: bytes, said: str) -> None:
         now = self._clock()
         door.refusals = 1 if now - door.last > FORGOTTEN_SECONDS else door.refusals + 1
-        door.last, door.said = now, {digest: said}
+        door.last = now
+        door.said[digest] = said
+        if len(door.said) > SAID_LIMIT:
+            del door.said[next(iter(door.said))]
         door.closed_until = now + delay(door.refusals)
 
     def _know(self, digest: bytes) -> None:
@@ -146,4 +151,14 @@ async def _addresses(endpoint: Endpoint) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return [endpoint.host.lower()]
-    return sorted({str(address[0]) for *_, address in found})
+    return sorted({_plain(str(address[0])) for *_, address in found})
+
+
+def _plain(address: str) -> str:
+    """Return the one way to write an address: `::ffff:192.0.2.1` is 192.0.2.1."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address  # With a scope, as fe80::1%eth0.
+    mapped = known.ipv4_mapped if isinstance(known, ipaddress.IPv6Address) else None
+    return str(mapped or known)

@@ -77,6 +77,7 @@ async def test_server_has_one_door_whatever_it_is_called(server: Server) -> None
     assert await server.log_in("wrong", host="localhost") == "refused"
     assert await server.log_in("wrong", host="127.0.0.1") == "closed"
     assert await server.log_in("wrong", host="LOCALHOST") == "closed"
+    assert await server.log_in("wrong", host="::ffff:127.0.0.1") == "closed"
 
 
 async def test_another_namespace_and_another_port_have_doors_of_their_own(server: Server) -> None:
@@ -130,6 +131,19 @@ async def test_others_are_not_told_whose_login_was_refused(server: Server) -> No
         async with server.doors.at("shop", replace(LOGIN, password="another")):
             pytest.fail("it was let through")
     assert told.value.message == CLOSED
+
+
+async def test_what_is_told_of_a_refusal_stays_the_same(server: Server) -> None:
+    for guess in ("one", "two"):
+        with pytest.raises(AdminLoginRefused):
+            async with server.doors.at("shop", replace(LOGIN, password=guess)):
+                raise AdminLoginRefused(guess)
+        server.clock.now += LONGEST_SECONDS
+    assert await server.log_in("three") == "refused"
+    for guess in ("one", "two"):
+        with pytest.raises(AdminLoginRefused, match=guess):
+            async with server.doors.at("shop", replace(LOGIN, password=guess)):
+                pytest.fail("it was let through")
 
 
 async def test_server_that_does_not_answer_is_waited_for_side_by_side(server: Server) -> None:
