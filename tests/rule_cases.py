@@ -476,9 +476,15 @@ SERVER_CASES = (
         bad=({"spec.allowedExtensions": ["pg_*"]}, {"spec.allowedExtensions": ["a;b"]}),
     ),
     Case(
-        message="`publicHost` must be one host name or address: letters, digits, `.`, `-`, `_`, `:`",
-        good=({"spec.publicHost": "db.example.org"}, {"spec.publicHost": "::1"}),
-        bad=({"spec.publicHost": "a,b"}, {"spec.publicHost": "/tmp"}, {"spec.publicHost": "a b"}),
+        message="`publicHost` must be one host name or address, without a port (`publicPort`)",
+        good=(
+            {"spec.publicHost": "db.example.org"},
+            {"spec.publicHost": "::1"},
+            {"spec.publicHost": "::ffff:10.0.0.1"},
+        ),
+        bad=tuple(
+            {"spec.publicHost": host} for host in ("a,b", "/tmp", "a b", "db.example.org:6432", "10.0.0.1:1", "b:1")
+        ),
     ),
 )
 SERVER_BAD: dict[str, Changes] = {

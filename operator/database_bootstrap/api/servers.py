@@ -230,7 +230,10 @@ class DatabaseServerSpec(Model):
             str,
             Field(strict=True, min_length=1, max_length=253),
             rules.matches(
-                "publicHost", r"^[A-Za-z0-9._:-]+$", "be one host name or address: letters, digits, `.`, `-`, `_`, `:`"
+                "publicHost",
+                # With one colon it is a host with a port, which has a field of its own.
+                r"^([A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)$",
+                "be one host name or address, without a port (`publicPort`)",
             ),
         ]
         | None
