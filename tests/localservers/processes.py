@@ -209,7 +209,9 @@ def wait_until_gone(pids: Iterable[int], seconds: float = 10.0) -> None:
 def _all_processes() -> dict[int, tuple[int, str]]:
     """Return parent and state of every process."""
     if Path("/proc/self/stat").exists():
-        return dict(filter(None, map(_from_proc, Path("/proc").glob("[0-9]*/stat"))))
+        # Not "[0-9]*/stat": glob itself asks whether that is there, and fails where the process ends at that moment.
+        stats = (folder / "stat" for folder in Path("/proc").glob("[0-9]*"))
+        return dict(filter(None, map(_from_proc, stats)))
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,state="], check=True, capture_output=True, text=True)
     rows = (line.split() for line in listing.stdout.splitlines())
     return {int(pid): (int(ppid), state[0]) for pid, ppid, state in rows}
