@@ -30,6 +30,7 @@ CREATE FUNCTION stamping() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at =
 CREATE FUNCTION logging() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO logged SELECT one(); RETURN NULL; END $$;
 CREATE TABLE logged (id int); CREATE FUNCTION one() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+CREATE FUNCTION filling() RETURNS int LANGUAGE sql AS 'INSERT INTO spare VALUES (1) RETURNING 1';
 CREATE FUNCTION emptying() RETURNS int LANGUAGE sql BEGIN ATOMIC DELETE FROM cart RETURNING 1; END;
 """
 ROWS = """
@@ -168,6 +169,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "CREATE FUNCTION zero() RETURNS int LANGUAGE sql AS 'DELETE FROM line RETURNING 0';\n"
     "ALTER TABLE cart ADD zero int DEFAULT zero()": ("line 2: have zero called, which the migrations make",),
     "ALTER FUNCTION wipe RENAME TO w;\nSELECT w()": ("line 2: call wipe (there are rows",),
+    f"{WIPING} SELECT filling()": ("line 2: call filling (there are rows",),
     "SELECT emptying()": ("call emptying (there are rows",),
     f"{WIPING} SELECT one(); CREATE TRIGGER l AFTER INSERT ON person FOR EACH ROW EXECUTE FUNCTION logging();\n"
     "DELETE FROM person WHERE id = 2": ("line 3: fire the trigger t",),
