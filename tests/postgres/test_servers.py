@@ -120,6 +120,20 @@ async def test_what_exists_is_not_adopted_unless_the_server_allows_it(
     assert (await bootstrap.ready()).changes == ()
 
 
+async def test_mark_in_the_databases_comment_sets_no_password(bootstrap: Bootstrap) -> None:
+    """Whoever gets SQL run as the owner can write that comment, and must not get the owner's password for it."""
+    bootstrap.as_superuser(f"CREATE ROLE \"{bootstrap.role}\" LOGIN PASSWORD 'the application has it'")
+    bootstrap.as_superuser(f'CREATE DATABASE "{bootstrap.database}" OWNER "{bootstrap.role}"')
+    mark = with_mark(None, Mark(owner=bootstrap.owner, database=bootstrap.database, origin=Origin.CREATED))
+    bootstrap.as_superuser(f"COMMENT ON DATABASE \"{bootstrap.database}\" IS '{mark}'")
+    bootstrap.drawer.put("own", {"password": "the attacker has it"})
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own"}
+    bootstrap.offer(allowAdoption=True)
+    report = await bootstrap.apply()
+    assert "carries no mark of its own" in refused(report, Reason.ROLE_LOGIN_REFUSED)
+    assert report.changes == ()
+
+
 async def test_what_another_resource_has_is_not_taken_over_unless_the_server_allows_it(bootstrap: Bootstrap) -> None:
     bootstrap.offer()
     await bootstrap.ready()

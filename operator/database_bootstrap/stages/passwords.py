@@ -92,11 +92,11 @@ def check_namesake(visit: Visit, mark: Mark | None) -> None:
 
 
 def check_adopted(visit: Visit, mark: Mark | None) -> None:
-    """Raise for an adopted role: its password is set by whoever has made it."""
-    if mark and is_adopted(mark):
-        name = visit.spec.role.name
+    """Raise for an adopted role, and for one without a mark of its own: what its database says is no proof."""
+    if mark is None or is_adopted(mark):
+        name, why = visit.spec.role.name, "is adopted" if mark else "carries no mark of its own"
         raise errors.RoleLoginRefused(
-            f'Role "{name}" is adopted, and the password in Secret {_secret(visit)} does not log in; adoption never '
+            f'Role "{name}" {why}, and the password in Secret {_secret(visit)} does not log in; adoption never '
             f"sets one. Write the right one into the Secret, or set it with ALTER ROLE {sql_name(name)} PASSWORD"
         )
 

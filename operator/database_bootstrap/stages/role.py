@@ -197,7 +197,7 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
             f'Role "{name}" has become {" ".join(role.powers)}, which an application must not be; take it away with '
             f"ALTER ROLE {sql_name(name)} {' '.join(f'NO{power}' for power in role.powers)}"
         )
-    if not (found.password_kept or found.password_published or passwords.is_due(visit, role.mark, found.rotation)):
+    if not (found.password_kept or found.password_published or passwords.is_due(visit, role.own_mark, found.rotation)):
         raise passwords.lost(visit, role.mark)
 
 
@@ -211,7 +211,7 @@ def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]
 
 
 def _compare_password(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
-    secret, is_to_rotate = visit.credentials.password_secret, passwords.is_due(visit, role.mark, found.rotation)
+    secret, is_to_rotate = visit.credentials.password_secret, passwords.is_due(visit, role.own_mark, found.rotation)
     is_refused = _is_refused(visit, found, role)
     if not (found.password_kept or found.password_published):
         passwords.check_namesake(visit, role.mark)
@@ -243,7 +243,7 @@ def _is_refused(visit: Visit, found: Found, role: Role) -> bool:
         )
     if found.refusal == _REFUSED:
         passwords.check_namesake(visit, role.mark)
-        passwords.check_adopted(visit, role.mark)
+        passwords.check_adopted(visit, role.own_mark)
         return True
     if found.refusal == "28000":
         raise errors.RoleLoginRefused(
