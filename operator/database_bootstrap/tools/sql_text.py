@@ -36,8 +36,8 @@ def _body(word: str) -> str:
     return rf"(?:{_BLANK}{_solid(word)})*+(?P<end>){_BLANK}(?:(?P<semicolon>;)|(?P<up>\(++)|(?P<down>\)++)|{_OPEN}"
 
 
-_EDGE = rf"(?:begin(?={_BLANK}atomic(?![0-9${_LETTER}]))|case|end)(?![0-9${_LETTER}])"
-"""BEGIN is no reserved word, and may be the name of a parameter too."""
+_EDGE = rf"(?:begin(?={_BLANK}(?:atomic(?![0-9${_LETTER}])|/\*))|case|end)(?![0-9${_LETTER}])"
+"""BEGIN is no reserved word, and may be the name of a parameter too; a nested comment behind it may hide ATOMIC."""
 _HEAD = rf"(?P<start>)(?:({_WORD})(?!')" + rf"(?:{_BLANK}({_WORD})(?!')" * 3 + ")?" * 4
 _STATEMENT = re.compile(rf"(?:{_SPACE}|{_COMMENT}|;)*+{_HEAD}{_body(_WORD)}|\Z)", re.DOTALL)
 _CONTINUED = re.compile(rf"{_BLANK}{_HEAD}{_body(_WORD)}|\Z)", re.DOTALL)

@@ -90,6 +90,8 @@ DESTROYS = {
     "DROP COLLATION c CASCADE": "OP901 c",
     "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM a'; SELECT f()": "OP901",
     "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC DELETE FROM a; END; SELECT f()": "OP901",
+    "CREATE FUNCTION f() RETURNS/* DROP TABLE b; ' */void LANGUAGE/* a /* nested */ $$ */sql BEGIN"
+    "/* a /* nested */ $$ */ATOMIC/* a /* nested */ $$ */DELETE FROM/* a /* nested */ $$ */a; END; SELECT f()": "OP901",
     "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$BEGIN DELETE FROM a; END$$; SELECT f()": "OP901",
     f"CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN DELETE FROM a; /*{LONG}*/END$$; SELECT f()": "OP901",
     "ALTER TABLE t ADD c int GENERATED ALWAYS AS (1) VIRTUAL, DROP d": "OP902",
