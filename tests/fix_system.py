@@ -13,6 +13,26 @@ from fix_postgres import INSTALLATIONS
 from localservers import ControlPlane, Credentials, PostgresServer
 
 
+def reached(get: Callable[[], dict[str, Any]], status: str, reason: str, seconds: float) -> dict[str, Any]:
+    """Wait until Ready says this of the present generation of an object, and return the object's status."""
+
+    def there() -> bool:
+        found = get()
+        return (
+            ready(found) == (status, reason)
+            and found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        )
+
+    try:
+        until(seconds, there)
+    except pytest.fail.Exception:
+        last = get()
+        name = last["metadata"]["name"]
+        pytest.fail(f"{name} is not {status}/{reason}: {json.dumps(last.get('status'), indent=1)}")
+    found: dict[str, Any] = get()["status"]
+    return found
+
+
 @dataclass
 class Tenant:
     """What an application team has: a namespace with Secrets, ConfigMaps and resources."""
@@ -94,18 +114,8 @@ class Tenant:
     def reaches(self, status: str, reason: str, name: str = "shop", seconds: float = 30) -> str:
         """Wait until Ready says this of the present generation, and return its message."""
 
-        def there() -> bool:
-            found = self.get(name)
-            return (
-                ready(found) == (status, reason)
-                and found["status"]["observedGeneration"] == found["metadata"]["generation"]
-            )
-
-        try:
-            until(seconds, there)
-        except pytest.fail.Exception:
-            pytest.fail(f"{name} is not {status}/{reason}: {json.dumps(self.get(name).get('status'), indent=1)}")
-        conditions = self.get(name)["status"]["conditions"]
+        found = reached(lambda: self.get(name), status, reason, seconds)
+        conditions = found["conditions"]
         return str(next(one["message"] for one in conditions if one["type"] == "Ready"))
 
     def connection(self, name: str = "shop") -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from fix_operator import Operator, ready, until
-from fix_system import Tenant
+from fix_operator import Operator, until
+from fix_system import Tenant, reached
 from localservers import ControlPlane
 
 LOOK = "dbbootstrap.io/reconcile-requested-at"
@@ -47,20 +47,7 @@ class Platform:
 
     def reaches(self, status: str, reason: str, seconds: float = 30) -> dict[str, Any]:
         """Wait until Ready says this of the present generation, and return the status."""
-
-        def there() -> bool:
-            found = self.get()
-            return (
-                ready(found) == (status, reason)
-                and found["status"]["observedGeneration"] == found["metadata"]["generation"]
-            )
-
-        try:
-            until(seconds, there)
-        except pytest.fail.Exception:
-            pytest.fail(f"{self.name} is not {status}/{reason}: {json.dumps(self.get().get('status'), indent=1)}")
-        found: dict[str, Any] = self.get()["status"]
-        return found
+        return reached(self.get, status, reason, seconds)
 
     def delete(self) -> None:
         with suppress(urllib.error.HTTPError):

@@ -17,6 +17,7 @@ DAY_SECONDS = 86_400
 
 IDENTIFIER = Field(strict=True, min_length=1, max_length=IDENTIFIER_BYTES)
 OBJECT_NAME = Field(strict=True, min_length=1, max_length=253)
+NAMESPACE_NAME = Field(strict=True, min_length=1, max_length=63)
 
 
 def _json_name(attribute: str) -> str:

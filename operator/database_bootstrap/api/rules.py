@@ -134,6 +134,11 @@ def object_name(field: str, kind: str) -> Rule:
     return matches(field, DNS_SUBDOMAIN, f"be the name of a {kind}: lower-case letters, digits, `-` and `.`")
 
 
+def namespace_name(field: str) -> Rule:
+    """The value can be the name of a namespace."""
+    return matches(field, DNS_LABEL, "be the name of a namespace")
+
+
 def secret_key(field: str) -> Rule:
     """The value can be a key in a Secret."""
     return matches(field, SECRET_KEY, "be a key of a Secret: letters, digits, `-`, `_` and `.`")

@@ -36,47 +36,39 @@ def _dumped(one: dict[str, Any]) -> str:
 
 def definition() -> dict[str, Any]:
     """Return the definition of DatabaseBootstrap as an object."""
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": names.CRD_NAME,
-            "labels": {"app.kubernetes.io/name": names.OPERATOR, names.LABEL_PROVISIONED_SERVICE: "true"},
-        },
-        "spec": {
-            "group": names.GROUP,
-            "names": {
-                "kind": names.KIND,
-                "listKind": names.LIST_KIND,
-                "plural": names.PLURAL,
-                "singular": names.SINGULAR,
-                "shortNames": [names.SHORT_NAME],
-                "categories": [names.CATEGORY],
-            },
-            "scope": "Namespaced",
-            "versions": [_version(_columns(), _resource())],
-        },
+    called = {
+        "kind": names.KIND,
+        "listKind": names.LIST_KIND,
+        "plural": names.PLURAL,
+        "singular": names.SINGULAR,
+        "shortNames": [names.SHORT_NAME],
     }
+    labels = {names.LABEL_PROVISIONED_SERVICE: "true"}
+    return _definition(names.CRD_NAME, labels, called, "Namespaced", _version(_columns(), _resource()))
 
 
 def server_definition() -> dict[str, Any]:
     """Return the definition of DatabaseServer as an object."""
+    called = {
+        "kind": names.SERVER_KIND,
+        "listKind": names.SERVER_LIST_KIND,
+        "plural": names.SERVER_PLURAL,
+        "singular": names.SERVER_SINGULAR,
+        "shortNames": [names.SERVER_SHORT_NAME],
+    }
+    return _definition(names.SERVER_CRD_NAME, {}, called, "Cluster", _version(_server_columns(), _server()))
+
+
+def _definition(name: str, labels: Schema, called: Schema, scope: str, version: Schema) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": names.SERVER_CRD_NAME, "labels": {"app.kubernetes.io/name": names.OPERATOR}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": names.OPERATOR, **labels}},
         "spec": {
             "group": names.GROUP,
-            "names": {
-                "kind": names.SERVER_KIND,
-                "listKind": names.SERVER_LIST_KIND,
-                "plural": names.SERVER_PLURAL,
-                "singular": names.SERVER_SINGULAR,
-                "shortNames": [names.SERVER_SHORT_NAME],
-                "categories": [names.CATEGORY],
-            },
-            "scope": "Cluster",
-            "versions": [_version(_server_columns(), _server())],
+            "names": called | {"categories": [names.CATEGORY]},
+            "scope": scope,
+            "versions": [version],
         },
     }
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationError
 
 from database_bootstrap.api import refusals, rules
-from database_bootstrap.api.models import DAY_SECONDS, OBJECT_NAME, Flag, Model, Whole, without_nulls
+from database_bootstrap.api.models import DAY_SECONDS, NAMESPACE_NAME, OBJECT_NAME, Flag, Model, Whole, without_nulls
 from database_bootstrap.api.rules import Rule, Unique
 from database_bootstrap.errors import SpecRejected
 
@@ -48,11 +48,7 @@ class ServerRef(Model):
 class PlatformSecretRef(Model):
     """A Secret with an administrator's access, in the platform team's own namespace."""
 
-    namespace: Annotated[
-        str,
-        Field(strict=True, min_length=1, max_length=63),
-        rules.matches("adminSecretRef.namespace", rules.DNS_LABEL, "be the name of a namespace"),
-    ]
+    namespace: Annotated[str, NAMESPACE_NAME, rules.namespace_name("adminSecretRef.namespace")]
     """Namespace of the Secret; no namespace that uses the server needs any right to it."""
     name: Annotated[str, OBJECT_NAME, rules.object_name("adminSecretRef.name", "Secret")]
     """Name of the Secret: `uri`, or `host`, `port`, `username`, `password`, `dbname` and more."""
@@ -61,11 +57,7 @@ class PlatformSecretRef(Model):
 class CertificateRef(Model):
     """A key of a Secret or ConfigMap with PEM certificates."""
 
-    namespace: Annotated[
-        str,
-        Field(strict=True, min_length=1, max_length=63),
-        rules.matches("tls.ca*Ref.namespace", rules.DNS_LABEL, "be the name of a namespace"),
-    ]
+    namespace: Annotated[str, NAMESPACE_NAME, rules.namespace_name("tls.ca*Ref.namespace")]
     """Namespace of the object."""
     name: Annotated[str, OBJECT_NAME, rules.object_name("tls.ca*Ref.name", "Secret or ConfigMap")]
     """Name of the object."""
@@ -76,11 +68,7 @@ class CertificateRef(Model):
 class ClientCertificateRef(Model):
     """A Secret with a certificate and its key."""
 
-    namespace: Annotated[
-        str,
-        Field(strict=True, min_length=1, max_length=63),
-        rules.matches("tls.clientCertificateRef.namespace", rules.DNS_LABEL, "be the name of a namespace"),
-    ]
+    namespace: Annotated[str, NAMESPACE_NAME, rules.namespace_name("tls.clientCertificateRef.namespace")]
     """Namespace of the Secret."""
     name: Annotated[str, OBJECT_NAME, rules.object_name("tls.clientCertificateRef.name", "Secret")]
     """Name of the Secret, of type `kubernetes.io/tls`: `tls.crt` and `tls.key`."""
