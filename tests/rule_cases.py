@@ -498,6 +498,7 @@ SERVER_BAD: dict[str, Changes] = {
     "empty name": {_LIMITED: [""]},
     "same extension twice": {"spec.allowedExtensions": ["a", "a"]},
     "limit of 2": {"spec.maxConnectionLimit": {"role": 2}},
+    "no time at all": {"spec.maxTimeoutSeconds": {"migrations": 0}},
     "budget of 2": {"spec.maxConnections": 2},
     "port 0": {"spec.publicPort": 0},
     "interval of 4": {"spec.intervalSeconds": 4},

@@ -12,7 +12,7 @@ from database_bootstrap.api.v1alpha1 import Tool as ToolName
 from database_bootstrap.postgres import probe
 from database_bootstrap.postgres.doors import Doors
 from database_bootstrap.postgres.login import Endpoint
-from database_bootstrap.postgres.server import Server
+from database_bootstrap.postgres.server import OURSELVES, Server
 from database_bootstrap.settings import AdminSecretRefs, Sandbox, SandboxMode
 from database_bootstrap.stages import (
     deletion,
@@ -51,7 +51,7 @@ class Engine:
     def __init__(
         self,
         *,
-        max_connections: int = 8,
+        max_connections: int = 10,
         pace_seconds: float = 10.0,
         sandbox: Sandbox | None = None,
         admin_secret_refs: AdminSecretRefs = AdminSecretRefs.ALLOWED,
@@ -126,7 +126,7 @@ class Engine:
         server.resize(look.server.spec.max_connections)
         knock = partial(probe.knock, login.endpoint, login.user, login.database)
         try:
-            async with server.reserve(1, knock):
+            async with server.reserve(OURSELVES, 1, knock):
                 look.turn.begun = True
                 await inspection.run(look, login, partial(self._doors.at, ""))
         except errors.ServerUnreachable:
@@ -190,7 +190,8 @@ class Engine:
         if offer := await guest.credentials.server():
             server.resize(offer.spec.max_connections)
         try:
-            async with server.reserve(connections, outages.knock(endpoint, guest.subject)):
+            knock = outages.knock(endpoint, guest.subject)
+            async with server.reserve(guest.subject.owner.namespace, connections, knock):
                 guest.turn.begun = True
                 await self._work(guest, endpoint, work)
         except errors.ServerUnreachable:

@@ -63,7 +63,7 @@ class Settings:
     cluster_id: str | None = None
     """Names the cluster in ownership marks. None: the uid of the namespace kube-system."""
     workers: int = 8
-    max_connections: int = 8
+    max_connections: int = 10
     """Per PostgreSQL server."""
     health: Address = field(default_factory=lambda: Address(host="0.0.0.0", port=8080))  # noqa: S104 the kubelet asks
     leader_elect: bool = False
@@ -92,8 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="name of the cluster in ownership marks (default: uid of kube-system)",
     )
-    add("--workers", type=_count, metavar="N", help="visits at once (default: 8)")
-    add("--max-connections-per-server", type=_connections, metavar="N", help="to PostgreSQL, at once (default: 8)")
+    add("--workers", type=_count, metavar="N", help="visits at once of one namespace (default: 8; 2 more for others)")
+    add("--max-connections-per-server", type=_connections, metavar="N", help="to PostgreSQL, at once (default: 10)")
     add("--health-address", type=_address, metavar="HOST:PORT", help="probes and metrics (default: 0.0.0.0:8080)")
     add("--leader-elect", action=argparse.BooleanOptionalAction, default=None, help="act only while holding a Lease")
     add("--lease-namespace", metavar="NAME", help="namespace of the Lease (default: the operator's own)")

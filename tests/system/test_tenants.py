@@ -138,6 +138,27 @@ def test_everything_in_one_namespace_changes_nothing_in_another(attacker: Attack
     assert victim.query("SELECT * FROM users ORDER BY id") == [(1, "Ann"), (2, "Bob")]
 
 
+def test_namespace_with_endless_migrations_keeps_no_other_waiting(tenant: Tenant, victim: Tenant) -> None:
+    flag = tenant.unique("endless")
+    tenant.server.psql(f"CREATE ROLE {flag}")
+    sleep = f"SELECT pg_sleep(1000) FROM pg_roles WHERE rolname = '{flag}'"
+    endless = {"path": "1_sleep.sql", "content": sleep}
+    # More than all workers, and than all connections of the server.
+    tenant.bootstraps([f"endless-{n}" for n in range(12)], migrations={"tool": "SQL", "source": {"inline": [endless]}})
+    asleep = f"FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%{flag}%'"
+    try:
+        # Of ten connections the last three are for others, and a visit takes two.
+        until(30, lambda: tenant.server.psql(f"SELECT count(*) {asleep}") == "3")
+        victim.request_visit(token="meanwhile")
+        victim.bootstrap("second", migrations=USERS, seed=SEED)
+        victim.ready("second")
+        assert tenant.server.psql(f"SELECT count(*) {asleep}") == "3"
+    finally:
+        tenant.server.psql(f"DROP ROLE {flag}")
+        tenant.plane.kubectl("-n", tenant.namespace, "delete", "dbb", "--all", "--wait=false")
+        until(30, lambda: tenant.server.psql(f"SELECT count(pg_terminate_backend(pid)) {asleep}") == "0")
+
+
 def the_api_server_refuses_every_verb(attacker: Attacker) -> None:
     there = attacker.victim.namespace
     for kind in KINDS:

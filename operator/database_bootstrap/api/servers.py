@@ -174,6 +174,15 @@ class ConnectionCaps(Model):
     """The largest `database.connectionLimit`; a resource that names none gets this one."""
 
 
+class TimeoutCaps(Model):
+    """The longest that a resource may ask for."""
+
+    migrations: Annotated[Whole, Field(ge=1, le=DAY_SECONDS)] | None = None
+    """The largest `migrations.timeoutSeconds`; a resource that has its default gets no more than this."""
+    seed: Annotated[Whole, Field(ge=1, le=DAY_SECONDS)] | None = None
+    """The largest `seed.timeoutSeconds`; a resource that has its default gets no more than this."""
+
+
 class DatabaseServerSpec(Model):
     """A PostgreSQL server, 15 or newer, for the namespaces that may use it."""
 
@@ -210,6 +219,8 @@ class DatabaseServerSpec(Model):
     Those that PostgreSQL calls trusted a database's owner can create in its migrations, whatever stands here."""
     max_connection_limit: ConnectionCaps | None = None
     """The most connections that a role and a database may be given."""
+    max_timeout_seconds: TimeoutCaps | None = None
+    """The longest that the migrations and the seed of a resource may take: until then they keep their connections."""
     allow_adoption: Flag = False
     """Whether resources may take over what exists already: what no resource has made, and by the annotation
     `dbbootstrap.io/take-over` what another one has made."""
@@ -229,8 +240,10 @@ class DatabaseServerSpec(Model):
     """Where applications reach the server, for their Secrets. Without it where the operator does."""
     public_port: Annotated[Whole, Field(ge=1, le=65_535)] | None = None
     """The port on which applications reach it. Without it the operator's."""
-    max_connections: Annotated[Whole, Field(ge=3, le=1_000)] = 8
-    """How many connections the operator itself may have open at once on this server."""
+    max_connections: Annotated[Whole, Field(ge=3, le=1_000)] = 10
+    """How many connections the operator itself may have open at once on this server.
+
+    The last three of them are only for namespaces that have none."""
     interval_seconds: Annotated[Whole, Field(ge=5, le=DAY_SECONDS)] = 600
     """How often an unchanged server is looked at again for its own status."""
 

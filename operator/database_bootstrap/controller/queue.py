@@ -2,13 +2,12 @@
 
 import heapq
 import random
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic
 
 from database_bootstrap.controller.bucket import Bucket
-
-Key = TypeVar("Key", bound=Hashable)
+from database_bootstrap.controller.fair_line import FairLine, Key, Whose
 
 FIRST_DELAY = 1.0
 LAST_DELAY = 300.0
@@ -16,27 +15,38 @@ JITTER = 0.2
 
 
 class Queue(Generic[Key]):
-    """Keys that wait: never two workers on one key, and what is added while a worker is on it comes once more."""
+    """Keys that wait: never two workers on one key, and what is added while a worker is on it comes once more.
+
+    No owner of keys keeps another from its turn: with `workers` keys in processing, only those get one more that have
+    none.
+    """
 
     def __init__(
         self,
         clock: Callable[[], float],
         chance: random.Random,
+        *,
+        workers: int,
+        whose: Whose[Key],
         bucket: Bucket | None = None,
         added: Callable[[], None] = lambda: None,
     ) -> None:
         """Give no more keys than the bucket allows, and tell of each that begins to want a worker, whoever added it."""
         self._clock = clock
         self._chance = chance
+        self._workers = workers
+        self._whose = whose
         self._bucket = bucket or Bucket(clock)
         self._added = added
-        self._waiting: deque[Key] = deque()
-        self._crowd: deque[Key] = deque()
+        self._waiting = FairLine(whose)
+        self._crowd = FairLine(whose)
         """Keys that came all at once; they take turns with the others."""
         self._crowds_turn = False
         self._dirty: dict[Key, float] = {}
         """Keys that want a worker, and since when; those in processing are not in a line yet."""
         self._processing: set[Key] = set()
+        self._under_way: Counter[Hashable] = Counter()
+        """How many of them are whose."""
         self._due: dict[Key, float] = {}
         """When a key comes by itself; the one truth of which `_timers` may hold old news."""
         self._timers: list[tuple[float, int, Key]] = []
@@ -95,20 +105,25 @@ class Queue(Generic[Key]):
         self.forget(key)
         self._due.pop(key, None)
         if self._dirty.pop(key, None) is not None and key not in self._processing:
-            (self._crowd if key in self._crowd else self._waiting).remove(key)
+            _ = self._crowd.remove(key) or self._waiting.remove(key)
 
     def take(self) -> tuple[Key, float] | None:
         """Return a key for a worker and how long it had waited; None where there is none now, or no token for it."""
         self._ring()
-        if not len(self) or not self._bucket.take():
+        if not len(self) or not self._bucket.has_token():
             return None
-        key = self._next_line().popleft()
+        key = self._next()
+        if key is None:
+            return None
+        self._bucket.take()
         self._processing.add(key)
+        self._under_way[self._whose(key)] += 1
         return key, self._clock() - self._dirty.pop(key)
 
     def done(self, key: Key) -> None:
         """End the work on a key; if it was added meanwhile, it waits again."""
         self._processing.discard(key)
+        self._under_way -= Counter((self._whose(key),))
         if key in self._dirty:
             self._waiting.append(key)
 
@@ -125,12 +140,14 @@ class Queue(Generic[Key]):
         """Return about so many seconds: what began together shall not stay together."""
         return delay * self._chance.uniform(1 - JITTER, 1 + JITTER)
 
-    def _next_line(self) -> deque[Key]:
-        if self._crowd and (self._crowds_turn or not self._waiting):
-            self._crowds_turn = False
-            return self._crowd
-        self._crowds_turn = True
-        return self._waiting
+    def _next(self) -> Key | None:
+        lines = (self._crowd, self._waiting) if self._crowds_turn else (self._waiting, self._crowd)
+        for line in lines:
+            key = line.take(self._under_way, for_all=len(self._processing) < self._workers)
+            if key is not None:
+                self._crowds_turn = line is self._waiting
+                return key
+        return None
 
     def _ring(self) -> None:
         while self._timers and self._timers[0][0] <= self._clock():

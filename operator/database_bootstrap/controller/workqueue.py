@@ -18,6 +18,9 @@ from database_bootstrap.postgres.outage import Outage
 
 log = logging.getLogger(__name__)
 
+SPARE = 2
+"""Workers beyond those that are for all: they come for namespaces that have no visit under way."""
+
 Work = Callable[[Key], Awaitable[None]]
 
 
@@ -26,9 +29,11 @@ class WorkQueue:
 
     def __init__(self, workers: int) -> None:
         chance = random.Random()  # noqa: S311 spreads, hides nothing
-        self._queue: Queue[Key] = Queue(time.monotonic, chance, added=metrics.QUEUE_ADDS.inc)
+        self._queue: Queue[Key] = Queue(
+            time.monotonic, chance, workers=workers, whose=lambda key: key.namespace, added=metrics.QUEUE_ADDS.inc
+        )
         self._parking = Parking(self._back)
-        self._workers = workers
+        self._workers = workers + SPARE
         self._tasks: list[asyncio.Task[None]] = []
         self._idle: deque[asyncio.Future[None]] = deque()
         self._alarm: asyncio.TimerHandle | None = None

@@ -22,6 +22,8 @@ Ask = Callable[[], Awaitable[str | None]]
 
 PAUSE_SECONDS = 1.0
 LATER_PAUSE_SECONDS = 2.0
+OURSELVES = ""
+"""Owner of the connections that are for no namespace; none has this name."""
 LATER = 60.0
 """After so many seconds an outage is not a restart any more, and is asked about half as often."""
 
@@ -67,15 +69,15 @@ class Server:
         self._budget.resize(max_connections)
 
     @asynccontextmanager
-    async def reserve(self, connections: int, knock: Ask) -> AsyncIterator[None]:
-        """Wait in line for connections; raise `ServerUnreachable` at once while the server is away.
+    async def reserve(self, owner: str, connections: int, knock: Ask) -> AsyncIterator[None]:
+        """Wait in line for connections for an owner; raise `ServerUnreachable` at once while the server is away.
 
         Those who hold the connections may be waiting for an answer that never comes; so whoever waits for long knocks.
         """
         if outage := self.absence:
             outage.touch()
             raise ServerUnreachable(outage.why)
-        async with self._budget.reserve(connections, partial(self.doubt, ServerUnreachable, knock)):
+        async with self._budget.reserve(owner, connections, partial(self.doubt, ServerUnreachable, knock)):
             yield
 
     async def doubt(self, kind: type[BootstrapError], ask: Ask) -> Outage | None:
@@ -132,7 +134,7 @@ class Server:
         if self.absence:
             return None  # Now it is away altogether, and whoever is woken waits for that instead.
         try:
-            async with self._budget.reserve(1):
+            async with self._budget.reserve(OURSELVES, 1):
                 return await ask()
         except ServerUnreachable:
             return None  # The same, found out while this stood in line.

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from database_bootstrap import errors
-from database_bootstrap.api.servers import ANY, NAMESPACE, LabelOperator, LabelRequirement, LabelSelector
-from database_bootstrap.api.v1alpha1 import Adoption, Spec
+from database_bootstrap.api.seeds import SeedSpec
+from database_bootstrap.api.servers import ANY, NAMESPACE, LabelOperator, LabelRequirement, LabelSelector, TimeoutCaps
+from database_bootstrap.api.v1alpha1 import Adoption, MigrationsSpec, Spec
 from database_bootstrap.stages.subject import Subject
 from database_bootstrap.stages.surroundings import SharedServer
 
@@ -31,7 +32,20 @@ def applied(server: SharedServer, subject: Subject) -> Subject:
     if caps and caps.database and spec.database.connection_limit is None:
         limited = spec.database.model_copy(update={"connection_limit": caps.database})
         spec = spec.model_copy(update={"database": limited})
+    spec = spec.model_copy(update=dict(_shortened(server, spec)))
     return replace(subject, spec=spec, adoption_refused_by=None if server.spec.allow_adoption else server.name)
+
+
+def _shortened(server: SharedServer, spec: Spec) -> Iterator[tuple[str, MigrationsSpec | SeedSpec]]:
+    """Yield what takes as long as its field's default allows, as no longer than the server allows."""
+    caps = server.spec.max_timeout_seconds or TimeoutCaps()
+    wanted: tuple[tuple[str, MigrationsSpec | SeedSpec | None, int | None], ...] = (
+        ("migrations", spec.migrations, caps.migrations),
+        ("seed", spec.seed, caps.seed),
+    )
+    for field, work, cap in wanted:
+        if work is not None and cap is not None and work.timeout_seconds > cap:
+            yield field, work.model_copy(update={"timeout_seconds": cap})
 
 
 def adoption_refusal(server: str, what: str) -> errors.ServerRefused:
@@ -101,16 +115,30 @@ def _extensions(server: SharedServer, spec: Spec) -> Iterator[str]:
 
 
 def _caps(server: SharedServer, spec: Spec) -> Iterator[str]:
-    caps = server.spec.max_connection_limit
-    if caps is None:
-        return
-    wanted = (
-        ("role", spec.role.connection_limit, caps.role),
-        ("database", spec.database.connection_limit, caps.database),
-    )
-    for what, limit, cap in wanted:
-        if cap is not None and limit is not None and limit > cap:
-            yield f"{what}.connectionLimit {limit} is more than {cap}, its maxConnectionLimit.{what}"
+    connections, seconds = server.spec.max_connection_limit, server.spec.max_timeout_seconds
+    wanted: list[tuple[str, int | None, str, int | None]] = []
+    if connections is not None:
+        rule = "maxConnectionLimit"
+        wanted += [
+            ("role.connectionLimit", spec.role.connection_limit, f"{rule}.role", connections.role),
+            ("database.connectionLimit", spec.database.connection_limit, f"{rule}.database", connections.database),
+        ]
+    if seconds is not None:
+        rule = "maxTimeoutSeconds"
+        wanted += [
+            ("migrations.timeoutSeconds", _chosen(spec.migrations), f"{rule}.migrations", seconds.migrations),
+            ("seed.timeoutSeconds", _chosen(spec.seed), f"{rule}.seed", seconds.seed),
+        ]
+    for field, value, rule, cap in wanted:
+        if cap is not None and value is not None and value > cap:
+            yield f"{field} {value} is more than {cap}, its {rule}"
+
+
+def _chosen(work: MigrationsSpec | SeedSpec | None) -> int | None:
+    """Return how long the work may take, where somebody has chosen that: the API server writes defaults in."""
+    if work is None or work.timeout_seconds == type(work).model_fields["timeout_seconds"].default:
+        return None
+    return work.timeout_seconds
 
 
 def _adoption(server: SharedServer, spec: Spec) -> Iterator[str]:

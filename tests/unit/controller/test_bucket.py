@@ -21,6 +21,10 @@ def clock() -> Clock:
     return Clock()
 
 
+def fresh(clock: Clock, bucket: Bucket | None = None) -> Queue[str]:
+    return Queue(clock, random.Random(1), workers=8, whose=lambda key: key, bucket=bucket)
+
+
 def taken(queue: Queue[str]) -> int:
     """Take as many keys as can be had, and return how many that were."""
     count = 0
@@ -52,14 +56,14 @@ def test_rest_of_any_length_fills_no_more_than_the_burst(clock: Clock) -> None:
 
 
 def test_hundred_resources_at_once_are_not_slowed(clock: Clock) -> None:
-    queue: Queue[str] = Queue(clock, random.Random(1))
+    queue: Queue[str] = fresh(clock)
     for number in range(100):
         queue.add(str(number))
     assert taken(queue) == 100
 
 
 def test_more_than_the_burst_come_one_after_the_other_and_none_is_lost(clock: Clock) -> None:
-    queue: Queue[str] = Queue(clock, random.Random(1))
+    queue: Queue[str] = fresh(clock)
     for number in range(BURST + 100):
         queue.add(str(number))
     assert taken(queue) == BURST
@@ -72,7 +76,7 @@ def test_more_than_the_burst_come_one_after_the_other_and_none_is_lost(clock: Cl
 
 
 def test_key_that_is_due_before_the_next_token_is_not_forgotten(clock: Clock) -> None:
-    queue: Queue[str] = Queue(clock, random.Random(1), Bucket(clock, per_second=0.5, burst=1))
+    queue: Queue[str] = fresh(clock, Bucket(clock, per_second=0.5, burst=1))
     queue.add("a")
     queue.add("b")
     queue.add_after("c", 1)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from database_bootstrap.controller.bucket import Bucket
 from database_bootstrap.controller.queue import FIRST_DELAY, JITTER, LAST_DELAY, Queue
 
 
@@ -24,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(clock: Clock) -> Queue[str]:
-    return Queue(clock, random.Random(7))
+    return Queue(clock, random.Random(7), workers=8, whose=lambda key: key)
 
 
 def take(queue: Queue[str]) -> str | None:
@@ -112,7 +113,9 @@ def test_delay_has_the_limit_that_is_asked_for(queue: Queue[str]) -> None:
 
 def test_whoever_adds_a_key_it_is_told_once(clock: Clock) -> None:
     told: list[None] = []
-    queue: Queue[str] = Queue(clock, random.Random(7), added=lambda: told.append(None))
+    queue: Queue[str] = Queue(
+        clock, random.Random(7), workers=8, whose=lambda key: key, added=lambda: told.append(None)
+    )
     queue.add("a")
     queue.add("a")
     queue.add_after("b", 1)
@@ -191,15 +194,85 @@ def test_jitter_spreads_what_began_together(queue: Queue[str]) -> None:
     assert all(80 <= delay <= 120 for delay in delays)
 
 
-class QueueMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order: no key is with two workers, and none that was added is lost."""
+def shared(clock: Clock, workers: int) -> Queue[str]:
+    """Return a queue in which a key's first letter says whose it is."""
+    return Queue(clock, random.Random(1), workers=workers, whose=lambda key: key[0])
 
-    keys = st.sampled_from("abcd")
+
+def test_owners_take_turns_however_many_keys_one_of_them_brings(clock: Clock) -> None:
+    queue = shared(clock, workers=8)
+    for number in range(50):
+        queue.add(f"a{number}")
+    for key in ("b1", "b2", "c1"):
+        queue.add(key)
+    order = []
+    while (taken := take(queue)) is not None:
+        order.append(taken)
+        queue.done(taken)
+    assert order[:6] == ["a0", "b1", "c1", "a1", "b2", "a2"]
+    assert len(order) == 53
+
+
+def test_last_workers_are_for_owners_that_have_none(clock: Clock) -> None:
+    queue = shared(clock, workers=2)
+    for key in ("a1", "a2", "a3"):
+        queue.add(key)
+    assert [take(queue) for _ in range(3)] == ["a1", "a2", None]
+    queue.add("b1")
+    queue.add("b2")
+    assert (take(queue), take(queue)) == ("b1", None)
+    queue.done("b1")
+    assert (take(queue), take(queue)) == ("b2", None)
+    queue.done("a1")
+    assert take(queue) is None, "two are under way"
+    queue.done("b2")
+    assert take(queue) == "a3"
+
+
+def test_who_has_fewer_under_way_is_next(clock: Clock) -> None:
+    queue = shared(clock, workers=4)
+    for key in ("a1", "a2", "a3", "a4", "a5"):
+        queue.add(key)
+    assert [take(queue) for _ in range(4)] == ["a1", "a2", "a3", "a4"]
+    for key in ("b1", "b2", "b3"):
+        queue.add(key)
+    assert take(queue) == "b1"
+    queue.done("a1")
+    queue.done("a2")
+    assert take(queue) == "b2"
+    queue.done("a3")
+    assert take(queue) == "a5", "one of each is under way, and its turn was longer ago"
+
+
+def test_crowd_of_one_owner_keeps_nobody_waiting_who_comes_alone(clock: Clock) -> None:
+    queue = shared(clock, workers=2)
+    for number in range(9):
+        queue.add_to_crowd(f"a{number}")
+    assert (take(queue), take(queue), take(queue)) == ("a0", "a1", None)
+    queue.add("b1")
+    assert take(queue) == "b1"
+
+
+def test_key_that_nobody_may_have_costs_no_token(clock: Clock) -> None:
+    bucket = Bucket(clock, per_second=1, burst=2)
+    queue: Queue[str] = Queue(clock, random.Random(1), workers=1, whose=lambda key: key[0], bucket=bucket)
+    for key in ("a1", "a2"):
+        queue.add(key)
+    assert [take(queue) for _ in range(5)] == ["a1", None, None, None, None]
+    queue.done("a1")
+    assert take(queue) == "a2"
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order: no key is with two workers, none that was added is lost, and all are fair."""
+
+    keys = st.sampled_from(["a1", "a2", "a3", "b1", "b2", "c1"])
+    workers = 2
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.queue: Queue[str] = Queue(self.clock, random.Random(1))
+        self.queue = shared(self.clock, self.workers)
         self.working: set[str] = set()
         self.wanted: set[str] = set()
         self.due: dict[str, float] = {}
@@ -236,9 +309,12 @@ class QueueMachine(RuleBasedStateMachine):
             self.wanted.add(key)
             del self.due[key]
         taken = self.queue.take()
+        served = {key[0] for key in self.working}
+        is_for_all = len(self.working) < self.workers
         if taken is None:
-            assert not self.wanted - self.working
+            assert not {key for key in self.wanted - self.working if is_for_all or key[0] not in served}
             return
+        assert is_for_all or taken[0][0] not in served
         assert taken[0] not in self.working
         assert taken[0] in self.wanted
         self.working.add(taken[0])

@@ -61,3 +61,26 @@ async def test_visit_ends_the_waiting_and_so_does_the_end_of_all() -> None:
     await queue.stop(5)
     queue.park(OTHER, outage)
     assert outage.waiting == 0
+
+
+async def test_visits_of_one_namespace_that_never_end_leave_workers_for_others() -> None:
+    begun, never = asyncio.Queue[Key](), asyncio.Event()
+
+    async def visit(key: Key) -> None:
+        await begun.put(key)
+        if key.namespace == "greedy":
+            await never.wait()
+
+    queue = WorkQueue(workers=2)
+    queue.start(visit)
+    try:
+        for number in range(20):
+            queue.add(Key("greedy", str(number)))
+        for key in (KEY, OTHER, LAST):
+            queue.add(key)
+        order = [await asyncio.wait_for(begun.get(), 5) for _ in range(5)]
+        assert sorted(key.name for key in order if key.namespace == "shop") == ["db", "last", "other"]
+        assert begun.empty()
+    finally:
+        never.set()
+        await queue.stop(5)

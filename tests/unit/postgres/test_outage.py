@@ -99,7 +99,7 @@ def test_server_is_asked_every_second_or_two(lasted: float, about: float) -> Non
 
 async def test_single_case_is_no_outage(server: Server) -> None:
     assert await server.doubt(AWAY, Asked([None])) is None
-    async with server.reserve(8, nobody):
+    async with server.reserve("a", 8, nobody):
         pass
 
 
@@ -117,19 +117,19 @@ async def test_while_it_is_away_all_are_refused_at_once_and_woken_at_its_return(
     assert outage is not None
     assert gauge() == before + 1
     with pytest.raises(errors.ServerUnreachable, match="db:5432 is away"):
-        async with server.reserve(2, nobody):
+        async with server.reserve("a", 2, nobody):
             pass
     outage.when_over("me", woken.set)
     await asyncio.wait_for(woken.wait(), 5)
     assert asked.times == 4
     assert 1000 + 3 * 0.8 <= clock.now <= 1000 + 3 * 1.2
     assert gauge() == before
-    async with server.reserve(2, nobody):
+    async with server.reserve("a", 2, nobody):
         pass
 
 
 async def test_those_in_line_are_sent_away_when_it_goes(server: Server) -> None:
-    async with server.reserve(8, nobody):
+    async with server.reserve("a", 8, nobody):
         waiting = [asyncio.create_task(reserve(server)) for _ in range(5)]
         await asyncio.sleep(0)
         await server.doubt(AWAY, Asked(["is away"]))
@@ -139,27 +139,27 @@ async def test_those_in_line_are_sent_away_when_it_goes(server: Server) -> None:
 
 async def test_nothing_of_the_budget_is_lost_with_those_who_are_sent_away() -> None:
     budget = Budget(8)
-    async with budget.reserve(8):
+    async with budget.reserve("a", 8):
         waiting = [asyncio.create_task(take(budget)) for _ in range(5)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         budget.send_away(lambda: AWAY("gone"))
         ends = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError, AWAY}
-    async with asyncio.timeout(1), budget.reserve(8):
+    async with asyncio.timeout(1), budget.reserve("a", 8):
         pass
 
 
 async def test_other_kinds_keep_nobody_out(server: Server) -> None:
     outage = await server.doubt(errors.ServerBusy, Asked(["has no connection left"]))
     assert outage is not None
-    async with server.reserve(2, nobody):
+    async with server.reserve("a", 2, nobody):
         assert await server.doubt(AWAY, Asked([None])) is None
 
 
 async def test_answer_that_is_waited_for_in_line_gives_way_to_what_is_worse(server: Server) -> None:
     woken = asyncio.Event()
-    async with server.reserve(8, nobody):
+    async with server.reserve("a", 8, nobody):
         outage = await server.doubt(errors.ServerBusy, Asked(["has no connection left"]))
         assert outage is not None
         outage.when_over("me", woken.set)
@@ -202,10 +202,10 @@ async def test_stop_asks_no_more(clock: Clock) -> None:
 
 
 async def reserve(server: Server) -> None:
-    async with server.reserve(2, nobody):
+    async with server.reserve("a", 2, nobody):
         pass
 
 
 async def take(budget: Budget) -> None:
-    async with budget.reserve(2):
+    async with budget.reserve("a", 2):
         pass

@@ -18,6 +18,8 @@ from database_bootstrap.stages import policy
 from database_bootstrap.stages.subject import Subject
 from database_bootstrap.stages.surroundings import SharedServer
 
+MIGRATIONS = {"tool": "SQL", "source": {"configMapRefs": [{"name": "m"}]}}
+SEED = {"source": {"configMapRefs": [{"name": "s"}]}}
 NAMESPACES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 
 
@@ -110,6 +112,18 @@ def test_what_keeps_all_rules_is_let_through() -> None:
             id="more connections of the database",
         ),
         pytest.param(
+            server(maxTimeoutSeconds={"migrations": 1200}),
+            subject(migrations={**MIGRATIONS, "timeoutSeconds": 1201}),
+            "migrations.timeoutSeconds 1201 is more than 1200, its maxTimeoutSeconds.migrations",
+            id="longer migrations",
+        ),
+        pytest.param(
+            server(maxTimeoutSeconds={"migrations": 1, "seed": 60}),
+            subject(seed={**SEED, "timeoutSeconds": 61}),
+            "seed.timeoutSeconds 61 is more than 60, its maxTimeoutSeconds.seed",
+            id="longer seed",
+        ),
+        pytest.param(
             server(),
             subject(adoption="Force", role={"passwordSecretRef": {"name": "p"}}),
             "adoption Force takes over what exists already, and its allowAdoption is false",
@@ -150,6 +164,22 @@ def test_who_names_no_limit_gets_the_largest_that_is_allowed() -> None:
     assert (spec.role.connection_limit, spec.database.connection_limit) == (5, 30)
     free = policy.applied(server(), subject()).spec
     assert (free.role.connection_limit, free.database.connection_limit) == (None, None)
+
+
+def test_who_chooses_no_time_gets_no_more_than_is_allowed() -> None:
+    offer, wanted = (
+        server(maxTimeoutSeconds={"migrations": 60, "seed": 7200}),
+        subject(migrations=MIGRATIONS, seed=SEED),
+    )
+    policy.check(offer, wanted)
+    spec = policy.applied(offer, wanted).spec
+    assert spec.migrations
+    assert spec.seed
+    assert (spec.migrations.timeout_seconds, spec.seed.timeout_seconds) == (60, 3600)
+    neither = policy.applied(offer, subject()).spec
+    assert (neither.migrations, neither.seed) == (None, None)
+    # The API server writes defaults into what people have left out.
+    policy.check(offer, subject(migrations={**MIGRATIONS, "timeoutSeconds": 600}))
 
 
 def test_word_of_a_person_to_take_over_counts_only_where_that_is_allowed() -> None:
