@@ -206,7 +206,7 @@ def test_api_keeps_servers_as_they_were_written_with_safe_defaults(plane: Contro
     assert spec == least["spec"] | {
         "allowedNames": {"roles": ["{namespace}", "{namespace}_*"], "databases": ["{namespace}", "{namespace}_*"]},
         "allowAdoption": False,
-        "maxConnections": 8,
+        "maxConnections": 10,
         "intervalSeconds": 600,
     }
 
