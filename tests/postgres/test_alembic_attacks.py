@@ -1,5 +1,7 @@
 """Hostile revisions on a real server: what they try is refused, what they use up is bounded; what is honest works."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from database_bootstrap import errors
 from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.tools.alembic import Alembic
 from database_bootstrap.tools.sandbox import Zygote
-from fix_alembic import OPTIONS, PASSWORD, Shop, until
+from fix_alembic import OPTIONS, PASSWORD, Shop, ShopMaker, until
 from postgres import alembic_projects as projects
 from sandbox_here import LEVEL, needs_filters, needs_landlock
 
@@ -56,6 +58,38 @@ async def test_every_attack_of_a_revision_is_refused(own: Shop, tmp_path: Path) 
     assert said.keys() == {attack.name for attack in ATTACKS}
     assert {name: answer for name, answer in said.items() if answer not in REFUSED} == {}
     assert sorted(each.name for each in folder.iterdir()) == ["doomed", "long", "moving", "token"]
+
+
+WAITING = (
+    TELL.strip()
+    + """
+import os
+here = os.environ["HOME"]
+tell(str(os.getpid()), here)
+op.execute("COMMIT; SELECT pg_advisory_lock(7)")
+assert sorted(os.listdir(here)) == ["doomed", "long", "moving", "token"]
+assert {open(os.path.join(here, name)).read() for name in os.listdir(here)} == {"secret"}
+"""
+)
+
+
+@needs_filters
+@needs_landlock(6)
+async def test_every_attack_on_a_revision_of_somebody_else_is_refused(own: Shop, make_shop: ShopMaker) -> None:
+    """Two tenants' revisions run at the same time, in processes of the same user."""
+    theirs = replace(await make_shop("theirs"), zygote=own.zygote)
+    theirs.ask("SELECT 1")
+    await theirs.connection.execute("SELECT pg_advisory_lock(7)")
+    waiting = asyncio.create_task(theirs.apply(only(WAITING), replace(OPTIONS, timeout=60)))
+    await until(lambda: "said" in theirs.tables(), waiting)
+    ((pid, home),) = [line.split("|") for line in theirs.ask("SELECT name, answer FROM said")]
+    with surroundings(Path(home), Path(home)) as around:
+        around |= {"home": ".", "victim": int(pid), "victim_group": os.getpgid(int(pid))}
+        assert (await own.apply(trying(around))).pending == ()
+    said = dict(line.split("|") for line in own.ask("SELECT name, answer FROM said"))
+    assert {name: answer for name, answer in said.items() if answer not in REFUSED} == {}
+    await theirs.connection.execute("SELECT pg_advisory_unlock(7)")
+    assert (await waiting).pending == ()
 
 
 HONEST = """

@@ -23,7 +23,8 @@ _X32 = 0x40000000
 _CLONE_THREAD = 0x00010000
 _FAST_OPEN = 0x20000000
 """Connects while it sends, past Landlock's look at connect()."""
-_SET_PARENT_DEATH_SIGNAL = 1
+_SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE = 1, 4
+"""Without the first it outlives its supervisor, and without the second that does not see what it keeps open."""
 _FCNTLS = (8, 15, 1024, 1026)
 """F_SETOWN, F_SETOWN_EX (signals for others), F_SETLEASE, F_NOTIFY."""
 _IOCTLS = (0x8901, 0x8902, 0x5412)
@@ -52,9 +53,13 @@ _REFUSED = {
     # Memory that no limit counts, or that stays when the process ends.
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "semget": (64, 190),
     "msgget": (68, 186), "mq_open": (240, 180), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    # Files of the same user that Landlock lets be changed or watched without opening them.
+    # The same, of others of the user.
+    "shmat": (30, 196), "shmctl": (31, 195), "semop": (65, 193), "semtimedop": (220, 192), "semctl": (66, 191),
+    "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "mq_unlink": (241, 181),
+    # Files of the same user that Landlock lets be changed or watched without opening them, or once they can be read.
     "chmod": (90, -1), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, -1), "lchown": (94, -1),
     "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "setxattrat": (463, 463),
+    "fchmod": (91, 52), "fchown": (93, 55), "fsetxattr": (190, 7), "fremovexattr": (199, 16),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "removexattrat": (466, 466), "file_setattr": (469, 469),
     "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88),
     "inotify_add_watch": (254, 27), "fanotify_init": (300, 262), "open_by_handle_at": (304, 265),
@@ -63,9 +68,9 @@ _REFUSED = {
     # Parts of the kernel with a history of holes.
     "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "mount": (165, 40), "umount2": (166, 39),
-    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
-    "fsmount": (432, 432), "mount_setattr": (442, 442), "pivot_root": (155, 41), "chroot": (161, 51),
-    "syslog": (103, 116), "quotactl": (179, 60), "acct": (163, 89),
+    "open_tree": (428, 428), "open_tree_attr": (467, 467), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "mount_setattr": (442, 442), "pivot_root": (155, 41),
+    "chroot": (161, 51), "syslog": (103, 116), "quotactl": (179, 60), "acct": (163, 89),
 }  # fmt: skip
 _TRUNCATE = (76, 45)
 _CLONE, _CLONE3, _SOCKET = (56, 220), (435, 435), (41, 198)
@@ -77,7 +82,7 @@ _OF_PROCESSES = {
 """The first argument is a process: this one, or 0, which means it."""
 _SETPRIORITY = (141, 140)
 _FORBIDDEN_VALUES = {
-    "prctl": ((157, 167), 0, (_SET_PARENT_DEATH_SIGNAL,)),
+    "prctl": ((157, 167), 0, (_SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE)),
     "fcntl": ((72, 25), 1, _FCNTLS),
     "ioctl": ((16, 29), 1, _IOCTLS),
 }

@@ -9,14 +9,20 @@ from pathlib import Path
 from database_bootstrap.tools.sandbox.wire import Limits
 
 _BLOCK = 512
+_EXITING = 0x4
+"""PF_EXITING among a thread's flags."""
 
 
 def excess(child: int, scratch: Path, limits: Limits) -> str | None:
     """Return what is too much, in words; None where nothing is."""
     if _threads(child) > limits.threads:
         return f"it had more than {limits.threads} threads"
+    try:
+        found = (*_visible(scratch, limits.files), *_hidden(child))
+    except PermissionError:
+        return "it does not let itself be looked at"
     size, files = 0, 0
-    for each in (*_visible(scratch, limits.files), *_hidden(child)):
+    for each in found:
         size += each.st_blocks * _BLOCK
         files += 1
     if files > limits.files:
@@ -48,10 +54,42 @@ def _visible(scratch: Path, most: int) -> Iterator[os.stat_result]:
 
 
 def _hidden(child: int) -> Iterator[os.stat_result]:
-    """Yield files that are open and have no name any more."""
-    with contextlib.suppress(OSError), os.scandir(f"/proc/{child}/fd") as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                found = entry.stat()
-                if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                    yield found
+    """Yield files that are open and have no name any more; raise PermissionError where a child hides them.
+
+    Each thread can have descriptors of its own, and the first one can be over before the others.
+    """
+    known = set()
+    for thread in _entries(f"/proc/{child}/task"):
+        try:
+            found = [each for each in map(_status, _entries(f"{thread.path}/fd")) if each is not None]
+        except PermissionError:
+            if not _is_ending(Path(thread.path)):
+                raise
+            continue
+        for each in found:
+            if stat.S_ISREG(each.st_mode) and each.st_nlink == 0 and (each.st_dev, each.st_ino) not in known:
+                known.add((each.st_dev, each.st_ino))
+                yield each
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """Return what is known of a file; None where it has gone meanwhile."""
+    try:
+        return entry.stat()
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+
+
+def _entries(folder: str) -> "Iterator[os.DirEntry[str]]":
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), os.scandir(folder) as entries:
+        yield from entries
+
+
+def _is_ending(thread: Path) -> bool:
+    """Whether it is over, or about to be: then the kernel shows it to root alone."""
+    try:
+        return bool(int((thread / "stat").read_text().rpartition(")")[2].split()[6]) & _EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
