@@ -107,14 +107,71 @@ async def test_ledger_that_is_there_before_ours_is_made_is_never_ours(template: 
     assert caught(template) == set()
 
 
-async def test_ledger_with_the_roles_code_is_not_written_into_whoever_owns_it(bootstrap: Bootstrap) -> None:
-    await bootstrap.ready()
-    bootstrap.as_superuser(TRAP.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"), bootstrap.database)
-    again = replace(bootstrap, owner=replace(bootstrap.owner, uid=str(uuid4())), status=Status())
-    report = await again.apply()
-    assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
-    assert "code in it" in report.trouble.message
-    assert caught(bootstrap) <= {bootstrap.server.superuser}  # who added the constraint
+LAID_OUT = {
+    "constraint trap": (
+        "ALTER TABLE dbbootstrap.identity ADD CONSTRAINT trap CHECK (public.trap())",
+        "ALTER TABLE dbbootstrap.identity DROP CONSTRAINT trap",
+    ),
+    "index dbbootstrap.trap": (
+        "CREATE INDEX trap ON dbbootstrap.identity (public.indexed(uid))",
+        "DROP INDEX dbbootstrap.trap",
+    ),
+    "trigger trap": (
+        "CREATE TRIGGER trap BEFORE UPDATE ON dbbootstrap.identity FOR EACH ROW EXECUTE FUNCTION public.triggered()",
+        "DROP TRIGGER trap ON dbbootstrap.identity",
+    ),
+    "rule trap": (
+        "CREATE RULE trap AS ON UPDATE TO dbbootstrap.identity DO ALSO SELECT public.trap()",
+        "DROP RULE trap ON dbbootstrap.identity",
+    ),
+}
+"""What somebody laid out in a ledger that was his, before a DBA gave it to the administrator; and how it goes again."""
+
+
+POLICY = (
+    "ALTER TABLE dbbootstrap.identity ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+    "CREATE POLICY trap ON dbbootstrap.identity USING (public.trap())"
+)
+
+
+@pytest.fixture
+async def trapped(bootstrap: Bootstrap) -> Bootstrap:
+    """A resource in whose database are functions to lay out."""
+    bootstrap.remember(await bootstrap.ready())
+    functions, _, _ = TRAP.partition("ALTER TABLE")
+    bootstrap.as_superuser(
+        f"{functions};"
+        "CREATE FUNCTION public.triggered() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM public.trap(); RETURN new; END$$;"
+        "CREATE FUNCTION public.indexed(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM public.trap(); RETURN $1; END$$",
+        bootstrap.database,
+    )
+    return bootstrap
+
+
+async def test_ledger_with_the_roles_code_is_not_written_into_whoever_owns_it(trapped: Bootstrap) -> None:
+    for name, (trap, removal) in LAID_OUT.items():
+        # Whoever adds a constraint runs it himself.
+        trapped.as_superuser(f"{trap}; TRUNCATE public.caught", trapped.database)
+        again = replace(trapped, owner=replace(trapped.owner, uid=str(uuid4())), status=Status())
+        report = await again.apply()
+        assert caught(trapped) == set(), name
+        uid = "SELECT uid FROM dbbootstrap.identity"
+        assert trapped.as_superuser(uid, trapped.database) == [(trapped.owner.uid,)]
+        # One that had a trigger or a rule is not even looked at as something that could be taken.
+        if not name.startswith(("trigger", "rule")):
+            assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
+            assert "code in it" in report.trouble.message and name in report.trouble.message
+        trapped.as_superuser(removal, trapped.database)
+
+
+async def test_deletion_runs_no_policy_of_a_ledger(trapped: Bootstrap) -> None:
+    trapped.as_superuser(POLICY, trapped.database)
+    ending = await trapped.delete()
+    assert caught(trapped) == set()
+    assert ending.drops == ()
+    assert ending.error and "code in it that is not ours (policy trap)" in ending.error.message
 
 
 async def test_deletion_does_not_read_what_the_role_has_made_up(bootstrap: Bootstrap) -> None:

@@ -44,6 +44,8 @@ _CODE = """
     WHERE tgrelid = 'dbbootstrap.identity'::pg_catalog.regclass
     UNION ALL SELECT 'rule ' || rulename FROM pg_catalog.pg_rewrite
     WHERE ev_class = 'dbbootstrap.identity'::pg_catalog.regclass
+    UNION ALL SELECT 'policy ' || polname FROM pg_catalog.pg_policy
+    WHERE polrelid = 'dbbootstrap.identity'::pg_catalog.regclass
 """
 """What of the table calls for something that is not built in; on what is built in, nothing is noted to depend."""
 _IDENTITY = "SELECT incarnation, cluster, namespace, name, uid, origin FROM dbbootstrap.identity"
