@@ -1,5 +1,6 @@
 """Adoption: what existed before is taken with proof, by an administrator's word, or not at all; rows stay."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -10,7 +11,7 @@ from database_bootstrap.api.outcomes import Reason, StageName, Verdict
 from database_bootstrap.api.status import BindingStatus, Origin, Status
 from database_bootstrap.postgres.ownership import mark_in
 from database_bootstrap.stages.subject import Report
-from fix_engine import Bootstrap, outcome
+from fix_engine import Bootstrap, outcome, within
 
 PASSWORD = "theirs: 'quoted' \\ %"
 
@@ -216,6 +217,42 @@ async def test_login_without_scram_proves_nothing(legacy: Bootstrap) -> None:
     refused(await legacy.apply(), Reason.NOT_OWNED, "proves nothing")
     legacy.raw["adoption"] = "Force"
     await legacy.ready()
+
+
+@pytest.fixture
+async def trusted(legacy: Bootstrap) -> AsyncIterator[Bootstrap]:
+    """The same on a server that lets the role in with any password, or none."""
+    rules = legacy.server.datadir / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f'host all "{legacy.role}" 127.0.0.1/32 trust\n{before}')
+    legacy.as_superuser("SELECT pg_reload_conf()")
+    dsn = legacy.server.dsn(legacy.database, legacy.role, "anything")
+    try:
+        await within(10, lambda: lets_in(dsn))
+        yield legacy
+    finally:
+        rules.write_text(before)
+        legacy.as_superuser("SELECT pg_reload_conf()")
+        await within(10, lambda: not lets_in(dsn))
+
+
+def lets_in(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+async def test_password_that_no_server_asked_for_proves_nothing(trusted: Bootstrap) -> None:
+    kept = before(trusted)
+    trusted.drawer.put("own", {"password": "guessed"})
+    report = await trusted.apply()
+    assert report.changes == ()
+    assert comments(trusted) == ("ask Ann", "of team X")
+    assert before(trusted) == kept
+    assert report.trouble
+    assert "shop-db" not in trusted.drawer.secrets
 
 
 async def test_database_of_another_owner(legacy: Bootstrap) -> None:

@@ -1,6 +1,6 @@
 """Migrations that reach for more than the role has: the server refuses, and nothing of a session outlives its visit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psycopg
 import pytest
@@ -44,6 +44,21 @@ REACH_OUT = (
     "LOAD 'dblink'",
     "SELECT pg_catalog.pg_reload_conf()",
     "SELECT pg_catalog.pg_switch_wal()",
+    "SELECT pg_catalog.pg_create_restore_point('x')",
+    "SELECT pg_catalog.pg_log_backend_memory_contexts(pg_catalog.pg_backend_pid())",
+    "SELECT pg_catalog.pg_hba_file_rules()",
+    "SELECT pg_catalog.pg_current_logfile()",
+    "SELECT pg_catalog.pg_terminate_backend({admin_session})",
+    "SELECT pg_catalog.pg_cancel_backend({other_session})",
+    "CREATE SUBSCRIPTION s CONNECTION 'host=192.0.2.1 password=x' PUBLICATION p WITH (connect = false)",
+    "CREATE PUBLICATION p FOR ALL TABLES",
+    "CREATE FOREIGN DATA WRAPPER w",
+    "CREATE ACCESS METHOD m TYPE TABLE HANDLER pg_catalog.heap_tableam_handler",
+    "CREATE LANGUAGE l HANDLER pg_catalog.plpgsql_call_handler",
+    "SET session_replication_role = 'replica'",
+    "SET log_statement = 'none'",
+    "SET zero_damaged_pages = on",
+    "UPDATE pg_catalog.pg_database SET datallowconn = false",
 )
 OTHERS = (
     "ALTER ROLE {other_role} PASSWORD 'mine'",
@@ -82,9 +97,10 @@ MADE = """
 """
 
 
-def trying(shop: Bootstrap, other: Bootstrap) -> str:
+def trying(shop: Bootstrap, other: Bootstrap, sessions: Mapping[str, int]) -> str:
     """Return a script that tries each, takes it back, and notes which went through."""
     names = {
+        **{name: str(pid) for name, pid in sessions.items()},
         "admin": quoted(shop.admin.user),
         "role": quoted(shop.role),
         "database": quoted(shop.database),
@@ -109,12 +125,22 @@ async def test_nothing_that_a_migration_reaches_for_is_the_roles(
 ) -> None:
     other = make_bootstrap("other")
     await other.ready()
-    bootstrap.migrate("SQL", {"1_made.sql": MADE, "2_tries.sql": trying(bootstrap, other)})
-    await bootstrap.ready()
-    assert bootstrap.query("SELECT what FROM public.won") == []
-    # A superuser gets all of it, so each is an attack.
+    with (
+        psycopg.connect(**(other.connection() | {"dbname": "postgres"})) as theirs,
+        psycopg.connect(bootstrap.server.dsn("postgres")) as administrators,
+    ):
+        sessions = {"other_session": theirs.info.backend_pid, "admin_session": administrators.info.backend_pid}
+        tries = trying(bootstrap, other, sessions)
+        bootstrap.migrate("SQL", {"1_made.sql": MADE, "2_tries.sql": tries})
+        await bootstrap.ready()
+        assert bootstrap.query("SELECT what FROM public.won") == []
+        superuser_gets_all(bootstrap, tries)
+
+
+def superuser_gets_all(bootstrap: Bootstrap, tries: str) -> None:
+    """Show that each is an attack."""
     with psycopg.connect(bootstrap.server.dsn(bootstrap.database)) as connection:
-        connection.execute(trying(bootstrap, other).encode())
+        connection.execute(tries.encode())
         won = {what for (what,) in connection.execute("SELECT what FROM public.won")}
         connection.rollback()
     # But for what would be a circle where the administrator is a member of the role.

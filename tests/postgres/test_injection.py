@@ -1,12 +1,15 @@
 """Text of a tenant in every place that takes one: to the server it is a name or a value, and never SQL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from database_bootstrap.api import names
+from database_bootstrap.api.access import AccessLevel, AccessSpec
 from database_bootstrap.api.outcomes import Reason
 from database_bootstrap.api.v1alpha1 import ExtensionSpec, ParameterSpec, SchemaSpec, parse_spec
 from database_bootstrap.stages.subject import Subject
@@ -14,6 +17,8 @@ from fix_engine import Bootstrap
 
 EVIL = """\\';CREATE SCHEMA h;--";CREATE SCHEMA h;--%s{0}"""
 """Ends a literal, an escaped literal and an identifier, each with a statement behind it; and asks for arguments."""
+UNQUOTED = """role TO none;CREATE SCHEMA h;--"""
+"""The same where nothing is around it that would have to be ended."""
 TRAPS = ("$$;CREATE SCHEMA h;--$$", "%(x)s {} %s", '"', "'", "\\")
 ALEMBIC = {
     "a1.py": "from alembic import op\nrevision = 'a1'\ndown_revision = None\ndef upgrade(): op.execute('SELECT 1')\n"
@@ -28,6 +33,15 @@ def hacked(shop: Bootstrap) -> list[str]:
     """Return the databases in which a statement of the text has been run."""
     there = [name for (name,) in shop.as_superuser("SELECT datname FROM pg_database WHERE datallowconn")]
     return [name for name in there if shop.as_superuser("SELECT 1 FROM pg_namespace WHERE nspname = 'h'", name)]
+
+
+@contextmanager
+def none_is_run(shop: Bootstrap) -> Iterator[None]:
+    """Demand that no statement of the text has been run, whatever else went wrong."""
+    try:
+        yield
+    finally:
+        assert hacked(shop) == []
 
 
 def csv_name(text: str) -> str:
@@ -59,6 +73,11 @@ def strange(bootstrap: Bootstrap, unique_name: Callable[[str], str]) -> Bootstra
 
 @pytest.mark.parametrize("tool", ["SQL", "Prisma"])
 async def test_text_is_never_sql(strange: Bootstrap, tool: str) -> None:
+    with none_is_run(strange):
+        await everything_is_made(strange, tool)
+
+
+async def everything_is_made(strange: Bootstrap, tool: str) -> None:
     await strange.ready()
     table, column, schema = csv_name(evil("t")), evil("c"), evil("s")
     quoted_table, quoted_column = (quoted(table), quoted(column))
@@ -79,7 +98,6 @@ async def test_text_is_never_sql(strange: Bootstrap, tool: str) -> None:
     )
     await strange.ready()
     assert (await strange.ready()).changes == ()
-    assert hacked(strange) == []
     assert strange.query(f"SELECT * FROM {quoted(evil('m'))}.{quoted(table)}") == [(EVIL,)]
 
 
@@ -97,9 +115,10 @@ async def test_names_lead_nobody_to_another_server(bootstrap: Bootstrap, unique_
 @pytest.mark.parametrize("locale", [EVIL, "C' IS_TEMPLATE true --"], ids=["statement", "clause"])
 async def test_text_that_the_server_refuses_is_no_sql_either(bootstrap: Bootstrap, locale: str) -> None:
     bootstrap.raw["database"] |= {"template": "template0", "locale": {"provider": "Libc", "name": locale}}
-    report = await bootstrap.apply()
+    with none_is_run(bootstrap):
+        report = await bootstrap.apply()
+    assert bootstrap.as_superuser(f"SELECT 1 FROM pg_database WHERE datname = '{bootstrap.database}'") == []
     assert report.trouble and report.trouble.reason is Reason.SPEC_REJECTED
-    assert hacked(bootstrap) == []
 
 
 async def test_statement_that_a_person_is_told_to_run_is_one_statement(strange: Bootstrap) -> None:
@@ -108,8 +127,8 @@ async def test_statement_that_a_person_is_told_to_run_is_one_statement(strange: 
     report = await strange.apply()
     assert report.trouble and report.trouble.reason is Reason.ROLE_LOGIN_REFUSED
     _, separator, statement = report.trouble.message.partition("ALTER ROLE")
-    strange.as_superuser(separator + statement)
-    assert hacked(strange) == []
+    with none_is_run(strange), suppress(psycopg.Error):
+        strange.as_superuser(separator + statement)
     await strange.ready()
 
 
@@ -123,22 +142,54 @@ def past_the_rules(shop: Bootstrap, **changes: dict[str, Any]) -> Subject:
     return replace(shop.subject, spec=spec.model_copy(update=parts))
 
 
-@pytest.mark.parametrize("character", ["\n", "\0", "\udcff"], ids=["newline", "nul", "no-unicode"])
-async def test_what_the_rules_refuse_would_be_no_sql_either(bootstrap: Bootstrap, character: str) -> None:
-    text = character + EVIL
+@pytest.mark.parametrize(
+    "text",
+    [f"\n{EVIL}", f"\0{EVIL}", f"\udcff{EVIL}", UNQUOTED],
+    ids=["newline", "nul", "no-unicode", "unquoted"],
+)
+async def test_what_the_rules_refuse_would_be_no_sql_either(bootstrap: Bootstrap, text: str) -> None:
+    await bootstrap.ready()  # What comes last in the line is reached as well.
     parameter = ParameterSpec.model_construct(name=text, value=text)
     extension = ExtensionSpec.model_construct(name="pg_trgm", version=text, schema_name=text)
-    for changes in (
-        {"role": {"name": text}},
-        {"database": {"name": text}},
-        {"database": {"template": text, "encoding": text}},
-        {"database": {"parameters": (parameter,)}},
-        {"schemas": {"all": (SchemaSpec.model_construct(name=text),)}},
-        {"extensions": {"all": (extension,)}},
-        {"extensions": {"all": (extension.model_copy(update={"name": text}),)}},
-    ):
-        await bootstrap.engine.reconcile(past_the_rules(bootstrap, **changes), bootstrap.drawer)
-    assert hacked(bootstrap) == []
+    with none_is_run(bootstrap):
+        for changes in (
+            {"role": {"name": text}},
+            {"database": {"name": text}},
+            {"database": {"template": text, "encoding": text}},
+            {"database": {"parameters": (parameter,)}},
+            {"schemas": {"all": (SchemaSpec.model_construct(name=text),)}},
+            {"extensions": {"all": (extension,)}},
+            {"extensions": {"all": (extension.model_copy(update={"version": None}),)}},
+            {"extensions": {"all": (extension.model_copy(update={"name": text}),)}},
+            {"access": {"all": (AccessSpec.model_construct(role=text, level=AccessLevel.READ_ONLY),)}},
+        ):
+            await bootstrap.engine.reconcile(past_the_rules(bootstrap, **changes), bootstrap.drawer)
+
+
+async def test_what_the_rules_refuse_would_take_nothing_of_a_neighbour_either(
+    bootstrap: Bootstrap, make_bootstrap: Callable[[str], Bootstrap]
+) -> None:
+    """PostgreSQL cuts names off at 63 bytes, in what it is asked as well; and copies any database as a template."""
+    victim = make_bootstrap("victim")
+    for what in ("role", "database"):
+        victim.raw[what]["name"] += "x" * (63 - len(victim.raw[what]["name"]))
+    victim.migrate("SQL", {"1_a.sql": "CREATE TABLE secret (id int); INSERT INTO secret VALUES (1)"})
+    victim.remember(await victim.ready())
+    for fields in ({"role", "database"}, {"role"}, {"database"}):
+        longer = {what: {"name": f"{victim.raw[what]['name']}y"} for what in fields}
+        report = await bootstrap.engine.reconcile(past_the_rules(bootstrap, **longer), bootstrap.drawer)
+        assert report.trouble
+    assert (await victim.ready()).changes == ()
+    assert victim.query("SELECT id FROM secret") == [(1,)]
+
+
+async def test_a_role_called_public_would_not_be_everybody_either(bootstrap: Bootstrap) -> None:
+    bootstrap.migrate("SQL", {"1_a.sql": "CREATE TABLE secret (id int)"})
+    await bootstrap.ready()
+    everybody = AccessSpec.model_construct(role="public", level=AccessLevel.READ_WRITE)
+    report = await bootstrap.engine.reconcile(past_the_rules(bootstrap, access={"all": (everybody,)}), bootstrap.drawer)
+    assert bootstrap.query("SELECT relacl IS NULL FROM pg_class WHERE relname = 'secret'") == [(True,)]
+    assert report.trouble and report.trouble.reason is Reason.ACCESS_ROLE_NOT_FOUND
 
 
 def quoted(name: str) -> str:
