@@ -8,8 +8,9 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from database_bootstrap import errors
+from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
-from database_bootstrap.postgres import probe
+from database_bootstrap.postgres import probe, session
 from database_bootstrap.postgres.doors import Doors
 from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.server import OURSELVES, Server
@@ -152,6 +153,7 @@ class Engine:
                 credentials.role,
                 migrations.owner_settings(subject.spec.migrations),
                 partial(self._doors.at, subject.owner.namespace),
+                owner_limit=_limit(subject.spec),
             ),
             tools=self._tools,
             sources=self._sources,
@@ -221,6 +223,12 @@ class Engine:
 def _connections(subject: Subject) -> int:
     wanted = subject.spec.migrations
     return 3 if wanted and wanted.tool is ToolName.ALEMBIC else 2
+
+
+def _limit(spec: Spec) -> float:
+    """Return how many seconds a statement of the owner's can take, the longest work of all."""
+    works = (spec.migrations, spec.seed)
+    return max([session.LIMIT_SECONDS, *(float(work.timeout_seconds) for work in works if work)])
 
 
 async def _error_of(work: Awaitable[None], owner: object) -> errors.BootstrapError | None:

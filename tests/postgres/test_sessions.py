@@ -1,10 +1,25 @@
 """Sessions: what is pinned for the administrator holds, whatever the database's settings are."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import psycopg
 import pytest
 
 from database_bootstrap.postgres import session
 from database_bootstrap.postgres.login import Endpoint, Login
+from database_bootstrap.stages.sessions import Sessions
 from fix_engine import Bootstrap
+
+
+def _administrator(bootstrap: Bootstrap) -> Login:
+    return Login(
+        endpoint=Endpoint(host=bootstrap.server.host, port=bootstrap.server.port),
+        user=bootstrap.admin.user,
+        password=bootstrap.admin.password,
+        database=bootstrap.database,
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,12 +44,7 @@ async def test_administrators_session_is_not_the_tenants_to_shape(bootstrap: Boo
         f'ALTER DATABASE "{bootstrap.database}" SET idle_session_timeout = 1;'
         f'ALTER DATABASE "{bootstrap.database}" SET default_transaction_read_only = on'
     )
-    login = Login(
-        endpoint=Endpoint(host=bootstrap.server.host, port=bootstrap.server.port),
-        user=bootstrap.admin.user,
-        password=bootstrap.admin.password,
-        database=bootstrap.database,
-    )
+    login = _administrator(bootstrap)
     connection = await session.connect_administrator(login)
     try:
         row = await (await connection.execute(f"SHOW {name}".encode())).fetchone()
@@ -43,3 +53,41 @@ async def test_administrators_session_is_not_the_tenants_to_shape(bootstrap: Boo
         await connection.close()
     assert row == (value,)
     assert user == (bootstrap.admin.user,)
+
+
+async def test_server_that_does_not_answer_is_not_waited_for_without_end(
+    bootstrap: Bootstrap, unique_name: Callable[[str], str]
+) -> None:
+    name = unique_name("silent")
+    login = replace(_administrator(bootstrap), database="postgres", application_name=name)
+    asleep = f"SELECT 1 FROM pg_stat_activity WHERE application_name = '{name}' AND state = 'active'"
+    async with await session.connect(login, session.OBSERVER, limit=1 - session.GRACE_SECONDS) as connection:
+        with pytest.raises(psycopg.OperationalError, match="has not answered for 1 seconds"):
+            await connection.execute("SELECT pg_sleep(1000)")
+        assert bootstrap.as_superuser(asleep) == [], "the server was not told"
+        # It has answered: the limit is one for each answer.
+        for _ in range(3):
+            await connection.execute("SELECT pg_sleep(0.5)")
+
+
+async def test_each_session_of_a_visit_has_its_limit(bootstrap: Bootstrap) -> None:
+    await bootstrap.ready()
+    login = _administrator(bootstrap)
+    password = bootstrap.drawer.secrets["shop-db"].data["password"].decode()
+
+    async def administrator() -> Login:
+        return login
+
+    async def role() -> Login:
+        return replace(login, user=bootstrap.role, password=password)
+
+    @asynccontextmanager
+    async def door(_: Login) -> AsyncIterator[None]:
+        yield
+
+    sessions = Sessions(administrator, role, session.OWNER, door, owner_limit=7200)
+    try:
+        limits = [(await opened()).patience for opened in (sessions.administrator, sessions.owner, sessions.another)]
+    finally:
+        await sessions.close()
+    assert limits == [660, 7260, 90]

@@ -1,15 +1,18 @@
-"""A psycopg connection whose refusal carries its SQLSTATE."""
+"""A psycopg connection whose refusal carries its SQLSTATE, and which does not wait for ever for an answer."""
 
+import asyncio
 import ctypes
 import re
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import pq, waiting
 
+_INTERVAL_SECONDS = 0.1
+"""How often psycopg looks whether it was interrupted; its own default."""
 _VERBOSITY_SQLSTATE = 3
 """PQERRORS_SQLSTATE of libpq-fe.h: the error text is the severity and the SQLSTATE, in no language."""
 _SQLSTATE = re.compile(r"\b([0-9A-Z]{5})\s*$")
@@ -52,12 +55,38 @@ def sqlstate_of_refusal(refusal: psycopg.OperationalError) -> str | None:
     return found.group(1) if found else None
 
 
+Result = TypeVar("Result")
+
+
 class PasswordWanted(psycopg.OperationalError):
     """The server has asked for a password, and there was none to give."""
 
 
 class Connection(psycopg.AsyncConnection[Any]):
     """AsyncConnection that asks libpq for SQLSTATEs while it logs in."""
+
+    patience: float | None = None
+    """How many seconds the server may take for one answer. None: whoever waits has a limit of its own."""
+
+    async def wait(
+        self,
+        gen: Generator[waiting.Wait, waiting.Ready | int, Result],
+        interval: float = _INTERVAL_SECONDS,
+        timeout: float | None = None,  # noqa: ASYNC109 psycopg's signature
+    ) -> Result:
+        """Return the server's answer; raise OperationalError where it has not come for longer than it may take.
+
+        A server that is well keeps its own `statement_timeout`. One that only looks alive, as in a tenant's hands,
+        would keep a worker for ever.
+        """
+        limit = asyncio.timeout(self.patience)
+        try:
+            async with limit:
+                return await super().wait(gen, interval, timeout)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise psycopg.OperationalError(f"the server has not answered for {self.patience:.0f} seconds") from None
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, Self]:

@@ -4,6 +4,12 @@ from database_bootstrap.postgres import pem
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Login, Settings
 
+LIMIT_SECONDS = 600.0
+"""How long a statement that changes something may take, where nothing else is said."""
+LOOK_SECONDS = 30.0
+"""How long one may take that only reads."""
+GRACE_SECONDS = 60.0
+"""How much longer an answer is waited for: the server is to give up by itself."""
 _PINNED = {
     # A session that waits for a migration's child must not be ended for being idle.
     "idle_session_timeout": "0",
@@ -16,19 +22,19 @@ ADMINISTRATOR: Settings = {
     **_PINNED,
     # A tenant's ALTER DATABASE … SET role would otherwise turn this session into the tenant's.
     "role": "none",
-    "statement_timeout": "600s",
+    "statement_timeout": f"{LIMIT_SECONDS:.0f}s",
     "default_transaction_read_only": "off",
 }
 OBSERVER: Settings = {
     **_PINNED,
-    "statement_timeout": "30s",
+    "statement_timeout": f"{LOOK_SECONDS:.0f}s",
     "default_transaction_read_only": "on",
 }
 OWNER: Settings = {
     "idle_session_timeout": "0",
     "lock_timeout": "5s",
     # Where there are migrations, theirs comes in its place.
-    "statement_timeout": "600s",
+    "statement_timeout": f"{LIMIT_SECONDS:.0f}s",
     "idle_in_transaction_session_timeout": "60s",
     "default_transaction_read_only": "off",
 }
@@ -38,8 +44,17 @@ _RESTRICTING_MINORS = {15: 8, 16: 4, 17: 0}
 """The first minors that know it (CVE-2024-7348); a startup packet that asks for what is not known is refused."""
 
 
-async def connect(login: Login, settings: Settings) -> Connection:
-    """Open a session in autocommit mode; raise psycopg.OperationalError as the server refused."""
+async def connect(login: Login, settings: Settings, limit: float = LIMIT_SECONDS) -> Connection:
+    """Open a session in autocommit mode; raise psycopg.OperationalError as the server refused.
+
+    Who asks something in it is told so where the server takes much longer than `limit` seconds for one answer.
+    """
+    connection = await _connected(login, settings)
+    connection.patience = limit + GRACE_SECONDS
+    return connection
+
+
+async def _connected(login: Login, settings: Settings) -> Connection:
     return await Connection.connect(
         host=login.endpoint.host,
         port=login.endpoint.port,

@@ -32,11 +32,15 @@ class Sessions:
         role: Callable[[], Awaitable[Login | None]],
         owner_settings: Settings,
         door: Door,
+        *,
+        owner_limit: float = session.LIMIT_SECONDS,
     ) -> None:
+        """Let the owner's longest statement take so many seconds."""
         self._door = door
         self._administrator_login = administrator
         self._role_login = role
         self._owner_settings = owner_settings
+        self._owner_limit = owner_limit
         self._open: dict[str, Connection] = {}
         self.refusal: str | None = None
         """The SQLSTATE with which the server refused the role; None while it has not."""
@@ -67,15 +71,17 @@ class Sessions:
         """Return a reading session as the role, or None where the server refuses it; `refusal` then says why."""
         if self.as_role or self.refusal:
             return self.as_role
-        return await self._try("observer", session.OBSERVER)
+        return await self._try("observer", session.OBSERVER, session.LOOK_SECONDS)
 
     async def another(self) -> Connection:
         """Return a reading session as the role that is not the owner's: what it sees is committed."""
-        return self._open.get("observer") or self._must(await self._try("observer", session.OBSERVER))
+        return self._open.get("observer") or self._must(
+            await self._try("observer", session.OBSERVER, session.LOOK_SECONDS)
+        )
 
     async def owner(self) -> Connection:
         """Return the role's session for changes."""
-        return self._open.get("owner") or self._must(await self._try("owner", self._owner_settings))
+        return self._open.get("owner") or self._must(await self._try("owner", self._owner_settings, self._owner_limit))
 
     def forget_refusal(self) -> None:
         """Let the role try again: its password or its database has just been made."""
@@ -86,13 +92,13 @@ class Sessions:
         for name in list(self._open):
             await self._close(name)
 
-    async def _try(self, name: str, settings: Settings) -> Connection | None:
+    async def _try(self, name: str, settings: Settings, limit: float = session.LIMIT_SECONDS) -> Connection | None:
         login = await self._role_login()
         if login is None:
             return None
         await self._make_room()
         try:
-            self._open[name] = await session.connect(login, settings)
+            self._open[name] = await session.connect(login, settings, limit)
         except psycopg.OperationalError as error:
             self.refusal = sqlstate_of_refusal(error)
             if self.refusal is None or passing(self.refusal) is errors.ServerUnreachable:
