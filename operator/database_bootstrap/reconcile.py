@@ -46,6 +46,10 @@ async def _nobody(outcomes: object, facts: object) -> None:
     """Progress that nobody wants to see."""
 
 
+async def _nothing() -> None:
+    """Wait in line, and tell nobody."""
+
+
 class Engine:
     """What all visits share: the servers that they go to, and the process that runs Alembic's revisions."""
 
@@ -173,7 +177,8 @@ class Engine:
         await self._admitted(visit)
         visit.pin = identity.pin_of(visit.subject, await visit.credentials.pinned())
         endpoint = await visit.credentials.endpoint()
-        await self._in_turn(visit, endpoint, _connections(visit.subject), partial(line.through, visit))
+        waiting = partial(visit.wait_in_line, str(endpoint))
+        await self._in_turn(visit, endpoint, _connections(visit.subject), partial(line.through, visit), waiting)
 
     async def _admitted(self, guest: Visit | Departure) -> None:
         """Raise `ServerRefused` where the resource may not go to its server, or not with what it asks for there."""
@@ -186,14 +191,21 @@ class Engine:
                 "server.ref"
             )
 
-    async def _in_turn(self, guest: Visit | Departure, endpoint: Endpoint, connections: int, work: Work) -> None:
+    async def _in_turn(
+        self,
+        guest: Visit | Departure,
+        endpoint: Endpoint,
+        connections: int,
+        work: Work,
+        waiting: Work = _nothing,
+    ) -> None:
         """Do the work once the server has room for it; at its end no session is left open."""
         server = self._server(endpoint)
         if offer := await guest.credentials.server():
             server.resize(offer.spec.max_connections)
         try:
             knock = outages.knock(endpoint, guest.subject)
-            async with server.reserve(guest.subject.owner.namespace, connections, knock):
+            async with server.reserve(guest.subject.owner.namespace, connections, knock, waiting):
                 guest.turn.begun = True
                 await self._work(guest, endpoint, work)
         except errors.ServerUnreachable:

@@ -58,7 +58,9 @@ def frozen(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 
 
 @pytest.mark.parametrize("user", ["nobody-at-all", PostgresServer.superuser])
-async def test_server_answers_without_a_line_in_its_log(postgres_server: PostgresServer, user: str) -> None:
+async def test_server_answers_without_a_line_in_its_log(
+    postgres_server: PostgresServer, user: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = postgres_server.log.stat().st_size
     assert await knock(postgres_server, user) is None
     # What the server has to say of a session it says when that ends; the next one comes after it.
@@ -66,6 +68,7 @@ async def test_server_answers_without_a_line_in_its_log(postgres_server: Postgre
     said = postgres_server.said(before)
     assert "the end" in said
     assert "FATAL" not in said and "ERROR" not in said
+    assert capfd.readouterr().err == "", "libpq has complained"
 
 
 async def test_server_that_refuses_whoever_knocks_is_there(postgres_server: PostgresServer) -> None:

@@ -26,6 +26,7 @@ KINDS = ("secrets", "configmaps", "databasebootstraps", "databasebootstraps/stat
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 USERS = {"tool": "SQL", "source": {"configMapRefs": [{"name": "migrations"}]}}
 SEED = {"source": {"inline": [{"path": "users.sql", "content": "INSERT INTO users VALUES (1, 'Ann'), (2, 'Bob')"}]}}
+WAITING = "Waiting for one of the operator's connections"
 FORGED = ("delete", "delete-force")
 """Resources of the attacker's whose status it writes itself."""
 OF_DATABASE = """
@@ -144,7 +145,12 @@ def test_namespace_with_endless_migrations_keeps_no_other_waiting(tenant: Tenant
     sleep = f"SELECT pg_sleep(1000) FROM pg_roles WHERE rolname = '{flag}'"
     endless = {"path": "1_sleep.sql", "content": sleep}
     # More than all workers, and than all connections of the server.
-    tenant.bootstraps([f"endless-{n}" for n in range(12)], migrations={"tool": "SQL", "source": {"inline": [endless]}})
+    names = [f"endless-{n}" for n in range(12)]
+    tenant.bootstraps(names, migrations={"tool": "SQL", "source": {"inline": [endless]}})
+
+    def told(name: str) -> str:
+        return str(tenant.get(name).get("status"))
+
     asleep = f"FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%{flag}%'"
     try:
         # Of ten connections the last three are for others, and a visit takes two.
@@ -152,6 +158,7 @@ def test_namespace_with_endless_migrations_keeps_no_other_waiting(tenant: Tenant
         victim.request_visit(token="meanwhile")
         victim.bootstrap("second", migrations=USERS, seed=SEED)
         victim.ready("second")
+        until(20, lambda: any(WAITING in told(name) for name in names))
         assert tenant.server.psql(f"SELECT count(*) {asleep}") == "3"
     finally:
         tenant.server.psql(f"DROP ROLE {flag}")

@@ -22,6 +22,10 @@ class _AnsweredError(Exception):
     """The server has answered, whatever it said. No error of psycopg's: it would go on to the host's next address."""
 
 
+_NO_FILE = f"{os.devnull}/none"
+"""Of a file that is there and is no plain one libpq complains on stderr (`passwordFromFile` in fe-connect.c)."""
+
+
 class _Knock(Connection):
     """A connection that is not to come about: it ends where the server would want to know a password."""
 
@@ -54,7 +58,7 @@ async def knock(endpoint: Endpoint, user: str, database: str) -> str | None:
                 dbname=database,
                 # Not even what the environment of this process may hold.
                 password="",
-                passfile=os.devnull,
+                passfile=_NO_FILE,
                 sslmode="prefer",
                 gssencmode="disable",
                 connect_timeout=KNOCK_SECONDS,

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 from database_bootstrap import metrics
 from database_bootstrap.errors import BootstrapError, ServerUnreachable
@@ -33,6 +32,10 @@ log = logging.getLogger(__name__)
 def pause(lasted: float, chance: random.Random) -> float:
     """Return in how many seconds to ask again about an outage that has lasted for so long."""
     return (PAUSE_SECONDS if lasted < LATER else LATER_PAUSE_SECONDS) * chance.uniform(0.8, 1.2)
+
+
+async def _nothing() -> None:
+    """Wait, and do nothing else."""
 
 
 class Server:
@@ -69,15 +72,23 @@ class Server:
         self._budget.resize(max_connections)
 
     @asynccontextmanager
-    async def reserve(self, owner: str, connections: int, knock: Ask) -> AsyncIterator[None]:
+    async def reserve(
+        self, owner: str, connections: int, knock: Ask, meanwhile: Callable[[], Awaitable[None]] = _nothing
+    ) -> AsyncIterator[None]:
         """Wait in line for connections for an owner; raise `ServerUnreachable` at once while the server is away.
 
-        Those who hold the connections may be waiting for an answer that never comes; so whoever waits for long knocks.
+        Those who hold the connections may be waiting for an answer that never comes; so whoever waits for long knocks,
+        and where the server is there, does `meanwhile`.
         """
+
+        async def grow_impatient() -> None:
+            if await self.doubt(ServerUnreachable, knock) is None:
+                await meanwhile()
+
         if outage := self.absence:
             outage.touch()
             raise ServerUnreachable(outage.why)
-        async with self._budget.reserve(owner, connections, partial(self.doubt, ServerUnreachable, knock)):
+        async with self._budget.reserve(owner, connections, grow_impatient):
             yield
 
     async def doubt(self, kind: type[BootstrapError], ask: Ask) -> Outage | None:

@@ -102,6 +102,7 @@ class Visit:
     _changes: list[str] = field(default_factory=list)
     _told: bool = False
     _announced: bool = False
+    _waits: bool = False
 
     @property
     def spec(self) -> Spec:
@@ -150,6 +151,14 @@ class Visit:
             self._announced = True
             said = Outcome(stage=stage, verdict=Verdict.UNDERWAY, reason=Reason.PROGRESSING, message=message)
             await self.progress((*self.outcomes, said), self.facts)
+
+    async def wait_in_line(self, server: str) -> None:
+        """Show that others have the connections, where nothing was ever told of the resource; once a visit."""
+        if not (self._waits or self.planning or self.subject.status.conditions):
+            self._waits = True
+            self.show(f"Waiting for one of the operator's connections to {server}: other visits have them")
+            await self.progress(self.outcomes, self.facts)
+            self.show("")
 
     async def tell_progress(self) -> None:
         """Show that a slow stage has begun; once a visit, and not while planning."""
