@@ -171,7 +171,7 @@ class Bootstrap:
     def offer(self, name: str = "main", *, labels: Mapping[str, str] | None = None, **spec: Any) -> None:
         """Offer the server to this resource's namespace, which names it from now on, or offer it on other terms."""
         least = {"adminSecretRef": {"namespace": "platform", "name": "postgres"}, "allowedNamespaces": {}}
-        open_names = {"allowedNames": {"roles": ["*"], "databases": ["*"]}}
+        open_names = {"allowedNames": {"roles": ["*"], "databases": ["*"], "accessRoles": ["*"]}}
         parsed = parse_server(least | open_names | spec)
         self.drawer.servers[name] = SharedServer(name=name, spec=parsed, labels=labels or {})
         access = {"host": self.server.host, "port": str(self.server.port)}

@@ -28,7 +28,8 @@ from database_bootstrap.kube import access
 from database_bootstrap.kube.client import Kube
 from database_bootstrap.kube.recorder import Recorder
 from database_bootstrap.settings import Settings
-from database_bootstrap.stages.deletion import Drop, Ending
+from database_bootstrap.stages.deletion import Ending
+from database_bootstrap.stages.departure import Drop
 from database_bootstrap.stages.inspection import Inspection
 from database_bootstrap.stages.subject import Facts, Progress, Report, Subject
 from database_bootstrap.stages.surroundings import Belongings, Platform, SharedServer, Surroundings

@@ -402,6 +402,8 @@ SERVER: dict[str, Any] = {
 }
 _CA = {"namespace": "platform", "name": "postgres-ca"}
 _LIMITED = "spec.allowedNames.roles"
+_LABELS = "spec.allowedNamespaces.matchLabels"
+_EXPRESSIONS = "spec.allowedNamespaces.matchExpressions"
 SERVER_CASES = (
     Case(
         message="`adminSecretRef.namespace` must be the name of a namespace",
@@ -456,9 +458,33 @@ SERVER_CASES = (
         ),
     ),
     Case(
+        message="`allowedNamespaces.matchLabels` must be the key of a label, such as `team` or `example.com/team`: "
+        "no other ever matches",
+        good=({_LABELS: {"example.com/team": "a", "Team_1.x": "a", "a" * 63: "a"}},),
+        bad=tuple({_LABELS: {key: "a"}} for key in ("", "te am", "a/b/c", "-a", "A.example/a", "a/", "a" * 64)),
+    ),
+    Case(
+        message="`allowedNamespaces.matchLabels` must be a label's value: letters, digits, `-`, `_` and `.`, or "
+        "nothing",
+        good=({_LABELS: {"a": ""}}, {_LABELS: {"a": "v1.0_x-Y"}}),
+        bad=tuple({_LABELS: {"a": value}} for value in ("two words", "-a", "a.", "é", "a/b")),
+    ),
+    Case(
+        message="`allowedNamespaces.matchExpressions[].key` must be the key of a label, such as `team` or "
+        "`example.com/team`: no other ever matches",
+        good=({_EXPRESSIONS: [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]},),
+        bad=tuple({_EXPRESSIONS: [{"key": key, "operator": "Exists"}]} for key in ("a b", "a//b", "a" * 64)),
+    ),
+    Case(
+        message="`allowedNamespaces.matchExpressions[].values` must be a label's value: letters, digits, `-`, `_` and "
+        "`.`, or nothing",
+        good=({_EXPRESSIONS: [{"key": "a", "operator": "In", "values": ["", "a.b"]}]},),
+        bad=({_EXPRESSIONS: [{"key": "a", "operator": "NotIn", "values": ["a", "*"]}]},),
+    ),
+    Case(
         message="`allowedNames` must not contain control characters",
-        good=({_LIMITED: ["é*"]},),
-        bad=({_LIMITED: ["a\nb"]},),
+        good=({_LIMITED: ["é*"]}, {"spec.allowedNames.accessRoles": []}),
+        bad=({_LIMITED: ["a\nb"]}, {"spec.allowedNames.accessRoles": ["a\x00"]}),
     ),
     Case(
         message="`allowedNames` must not hold braces but those of `{namespace}`",

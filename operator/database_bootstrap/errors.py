@@ -20,7 +20,7 @@ BootstrapError
     ├── ServerRefused           the platform team's server does not allow what the resource asks for
     ├── NotOwned                exists, and is not this resource's
     ├── RoleTooPowerful         the role has an attribute that an application must not have
-    ├── RoleOwnsObjects         the role cannot be dropped: something beside its database depends on it
+    ├── RoleOwnsObjects         the role cannot be dropped: it owns something in another database
     ├── RoleLoginRefused        the role's own password does not log in, and must not be set
     ├── PasswordLost            the generated password is nowhere to be found
     ├── DataLossDetected        the data that was set up is gone; nothing is made anew until a person says so
@@ -146,7 +146,7 @@ class RoleTooPowerful(Stalled):
 
 
 class RoleOwnsObjects(Stalled):
-    """The role cannot be dropped, as something that is not its database's depends on it."""
+    """The role cannot be dropped, as it owns something in another database."""
 
 
 class RoleLoginRefused(Stalled):

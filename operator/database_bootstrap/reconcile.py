@@ -26,7 +26,8 @@ from database_bootstrap.stages import (
     shared,
 )
 from database_bootstrap.stages.credentials import Credentials
-from database_bootstrap.stages.deletion import Departure, Ending
+from database_bootstrap.stages.deletion import Ending
+from database_bootstrap.stages.departure import Departure
 from database_bootstrap.stages.inspection import Inspection, Look
 from database_bootstrap.stages.sessions import Sessions
 from database_bootstrap.stages.subject import Progress, Report, Subject

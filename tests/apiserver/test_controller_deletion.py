@@ -12,7 +12,8 @@ from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.errors import RoleOwnsObjects, ServerUnreachable
 from database_bootstrap.kube.client import BOOTSTRAPS as BOOTSTRAPS_KIND
 from database_bootstrap.kube.client import Call, Kube
-from database_bootstrap.stages.deletion import Drop, Ending
+from database_bootstrap.stages.deletion import Ending
+from database_bootstrap.stages.departure import Drop
 from database_bootstrap.stages.subject import Report
 from fix_operator import BOOTSTRAPS, Stage, all_done, soon
 from localservers import ControlPlane

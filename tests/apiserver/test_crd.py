@@ -204,7 +204,7 @@ def test_api_keeps_servers_as_they_were_written_with_safe_defaults(plane: Contro
     least = {"spec": {"adminSecretRef": SERVER["spec"]["adminSecretRef"]}}
     spec = create_server(plane, SERVER | least)["spec"]
     assert spec == least["spec"] | {
-        "allowedNames": {"roles": ["{namespace}", "{namespace}_*"], "databases": ["{namespace}", "{namespace}_*"]},
+        "allowedNames": {key: ["{namespace}", "{namespace}_*"] for key in ("roles", "databases", "accessRoles")},
         "allowAdoption": False,
         "maxConnections": 10,
         "intervalSeconds": 600,

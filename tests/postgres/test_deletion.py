@@ -325,19 +325,19 @@ async def test_role_with_objects_elsewhere_stays_until_they_are_somebody_elses(s
     assert [drop.stage for drop in ending.drops] == ["database"]
     reason, message = trouble(ending)
     assert reason == Reason.ROLE_OWNS_OBJECTS
-    assert (
-        f'database {other}, 1 in database "{other}"' in message
-        or f'1 in database "{other}", database {other}' in message
-    )
+    assert f'1 object in database "{other}"' in message
     assert there(shop) == (False, True)
     assert {"shop-db", "shop-role"} <= set(shop.drawer.secrets)
-    for word in ("REASSIGN OWNED BY", "DROP OWNED BY"):
-        statement = word + message.partition(word)[2].partition(",")[0]
-        assert statement in message
-        shop.as_superuser(statement, other)
+    (_, _, statement) = message.partition(f'somebody else in database "{other}" with ')
+    assert statement.startswith("REASSIGN OWNED BY")
+    shop.as_superuser(statement, other)
     ending = await shop.delete()
     assert ending.error is None
-    assert [drop.stage for drop in ending.drops] == ["role", "connection", "connection"]
+    is_superuser = shop.as_superuser(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{shop.admin.user}'")[0][0]
+    if not is_superuser:  # What a superuser has given is not the administrator's to take away.
+        assert f"(database {other})" in ending.kept[0]
+        shop.as_superuser(f'DROP OWNED BY "{shop.role}"; DROP ROLE "{shop.role}"')
+    assert [drop.stage for drop in ending.drops] == ["role"] * is_superuser + ["connection", "connection"]
     assert shop.as_superuser("SELECT * FROM kept", other) == [(7,)]
 
 

@@ -67,6 +67,9 @@ async def test_nothing_is_asked_of_the_server_before_all_rules_are_kept(
     assert "extensions dblink are not among its allowedExtensions (pg_trgm)" in refused(await bootstrap.apply())
     del bootstrap.drawer.platform["platform", "postgres"]
     assert "dblink" in refused(await bootstrap.plan())
+    bootstrap.offer(allowedNames={"roles": ["*"], "databases": ["*"]}, allowedExtensions=["*"])
+    bootstrap.raw["access"] = [{"role": "team-b_app", "level": "ReadOnly"}]
+    assert 'access[].role "team-b_app" is none of the allowedNames.accessRoles' in refused(await bootstrap.plan())
     assert made() == []
 
 

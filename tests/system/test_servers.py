@@ -109,7 +109,7 @@ def test_refusals_name_the_rule_and_leave_nothing_behind(tenant: Tenant, platfor
     )
     body = tenant.bootstrap(server=of(platform), extensions=[{"name": "pg_trgm"}, {"name": "hstore"}])
     said = tenant.reaches("False", "ServerRefused")
-    assert f"is none of the allowedNames ({tenant.namespace}_*)" in said
+    assert f"is none of the allowedNames.databases ({tenant.namespace}_*)" in said
     assert "extensions hstore are not among its allowedExtensions (pg_trgm)" in said
     role, database = body["spec"]["role"]["name"], body["spec"]["database"]["name"]
     query = f"SELECT count(*) FROM pg_roles, pg_database WHERE rolname = '{role}' OR datname = '{database}'"

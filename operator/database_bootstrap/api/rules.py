@@ -14,9 +14,14 @@ CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 SECRET_KEY = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 a pattern
+_LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = rf"^({DNS_SUBDOMAIN[1:-1]}/)?{_LABEL_NAME}$"
+LABEL_VALUE = rf"^({_LABEL_NAME})?$"
 RESERVED_NAMES = ("postgres", "public", "none", "template0", "template1")
 RESERVED_PREFIXES = ("pg_", "rds", "cloudsql", "azure_")
 RESERVED_SCHEMAS = ("dbbootstrap", "information_schema")
+
+_LABEL_KEY_WORDS = "be the key of a label, such as `team` or `example.com/team`: no other ever matches"
 
 VALIDATIONS = "x-kubernetes-validations"
 
@@ -142,6 +147,25 @@ def namespace_name(field: str) -> Rule:
 def secret_key(field: str) -> Rule:
     """The value can be a key in a Secret."""
     return matches(field, SECRET_KEY, "be a key of a Secret: letters, digits, `-`, `_` and `.`")
+
+
+def label_key(field: str) -> Rule:
+    """The value can be the key of a label."""
+    return matches(field, LABEL_KEY, _LABEL_KEY_WORDS)
+
+
+def label_keys(field: str) -> Rule:
+    """The keys of the map can be those of labels."""
+    return Rule(
+        cel=f"self.all(key, key.matches(r'{LABEL_KEY}'))",
+        message=f"`{field}` must {_LABEL_KEY_WORDS}",
+        holds=lambda labels: all(re.fullmatch(LABEL_KEY, key) for key in labels),
+    )
+
+
+def label_value(field: str) -> Rule:
+    """The value can be that of a label."""
+    return matches(field, LABEL_VALUE, "be a label's value: letters, digits, `-`, `_` and `.`, or nothing")
 
 
 def not_reserved(field: str) -> Rule:

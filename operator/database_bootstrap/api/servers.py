@@ -20,6 +20,8 @@ OWN_NAMES = (NAMESPACE, f"{NAMESPACE}_*")
 _OPEN_ENDED = r"\{namespace\}[-a-z0-9]*\*|\*[-a-z0-9]*\{namespace\}"
 """Namespaces hold `-` and no `_`: of `{namespace}-*` the namespace `a` would get the names of `a-b` too."""
 _CONNECTIONS = Field(ge=3, le=262_143)
+_LABEL_KEY = Field(strict=True, min_length=1, max_length=317)
+_LABEL_VALUE = Field(strict=True, max_length=63)
 _ATOMIC = {"x-kubernetes-list-type": "atomic"}
 
 
@@ -115,12 +117,14 @@ class LabelRequirement(Model):
         ),
     )
 
-    key: Annotated[str, Field(strict=True, min_length=1, max_length=317)]
+    key: Annotated[str, _LABEL_KEY, rules.label_key("allowedNamespaces.matchExpressions[].key")]
     """Key of the label; `kubernetes.io/metadata.name` is on every namespace, and has its name."""
     operator: LabelOperator
     """In, NotIn, Exists or DoesNotExist."""
     values: Annotated[
-        tuple[Annotated[str, Field(strict=True, max_length=63)], ...], Field(max_length=256), Unique(field="values")
+        tuple[Annotated[str, _LABEL_VALUE, rules.label_value("allowedNamespaces.matchExpressions[].values")], ...],
+        Field(max_length=256),
+        Unique(field="values"),
     ] = ()
     """The values for In and NotIn."""
 
@@ -129,8 +133,9 @@ class LabelSelector(Model):
     """Labels that an object must carry; an empty selector selects everything."""
 
     match_labels: Annotated[
-        dict[str, Annotated[str, Field(strict=True, max_length=63)]],
+        dict[str, Annotated[str, _LABEL_VALUE, rules.label_value("allowedNamespaces.matchLabels")]],
         Field(max_length=64),
+        rules.label_keys("allowedNamespaces.matchLabels"),
     ] = {}  # noqa: RUF012 pydantic copies it
     """Labels with their values, all of which must be there."""
     match_expressions: Annotated[
@@ -163,6 +168,10 @@ class AllowedNames(Model):
     """Patterns for `role.name`: `*` is any text, `{namespace}` the namespace of the resource; the whole name counts."""
     databases: Annotated[tuple[Pattern, ...], Field(max_length=64), Unique(field="allowedNames.databases")] = OWN_NAMES
     """The same for `database.name`."""
+    access_roles: Annotated[tuple[Pattern, ...], Field(max_length=64), Unique(field="allowedNames.accessRoles")] = (
+        OWN_NAMES
+    )
+    """The same for `access[].role`: whom a resource may let in. `*` lets it name the roles of other namespaces too."""
 
 
 class ConnectionCaps(Model):
@@ -195,9 +204,9 @@ class DatabaseServerSpec(Model):
 
     Without it none may; an empty selector lets all of them."""
     allowed_names: AllowedNames = AllowedNames()
-    """What roles and databases may be called.
+    """What roles and databases may be called, and which roles may be given access.
 
-    Without it only by names of the namespace's own: `{namespace}` and `{namespace}_*`."""
+    Each of the three without it: only names of the namespace's own, `{namespace}` and `{namespace}_*`."""
     allowed_extensions: Annotated[
         tuple[
             Annotated[

@@ -80,5 +80,13 @@ def mark_in(comment: str | None) -> Mark | None:
 
 def with_mark(comment: str | None, mark: Mark) -> str:
     """Return the comment with this mark as its last line; the text of people before it is kept."""
-    kept = [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]
-    return "\n".join([*kept, _PREFIX + json.dumps(asdict(mark), sort_keys=True)])
+    return "\n".join([*_words(comment), _PREFIX + json.dumps(asdict(mark), sort_keys=True)])
+
+
+def without_mark(comment: str | None) -> str | None:
+    """Return the comment as people wrote it; None where they wrote nothing."""
+    return "\n".join(_words(comment)) or None
+
+
+def _words(comment: str | None) -> list[str]:
+    return [line for line in (comment or "").splitlines() if not line.startswith(_PREFIX)]

@@ -1,36 +1,21 @@
 """Deletion: the second line. What this very resource has made goes; all else stays, and so does what is in doubt."""
 
-from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import StageName
-from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.postgres.spelling import sql_name
-from database_bootstrap.stages import catalogue, identity, ledger_trust
+from database_bootstrap.stages import catalogue, deletion_role, identity, ledger_trust
 from database_bootstrap.stages import deletion_compare as compare
 from database_bootstrap.stages import deletion_state as state
 from database_bootstrap.stages.catalogue import Database
-from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.database_actions import join_role
-from database_bootstrap.stages.sessions import Sessions, execute, rows
-from database_bootstrap.stages.subject import Subject, Turn
-from database_bootstrap.stages.surroundings import Belongings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drop:
-    """One thing that is gone now."""
-
-    stage: StageName
-    """Whose work it was."""
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+from database_bootstrap.stages.deletion_role import Fate, with_admin_option
+from database_bootstrap.stages.departure import Departure, Drop
+from database_bootstrap.stages.sessions import execute, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,42 +31,17 @@ class Ending:
     """What the visit ended by; its end is the time for the next one."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Departure:
-    """What the steps of a deletion share."""
-
-    subject: Subject
-    surroundings: Belongings
-    credentials: Credentials
-    sessions: Sessions
-    turn: Turn = field(default_factory=Turn)
-    drops: list[Drop] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-
-    @property
-    def role(self) -> str:
-        """The role's name."""
-        return self.subject.spec.role.name
-
-    @property
-    def database(self) -> str:
-        """The database's name."""
-        return self.subject.spec.database.name
-
-    async def aside(self) -> Connection:
-        """Return the administrator's session in another database than the one that is to go."""
-        usual = (await self.credentials.administrator()).database
-        return await self.sessions.administrator("postgres" if usual == self.database else usual)
-
-
 async def run(departure: Departure) -> None:
     """Drop what this resource has made: the database, then the role, then the Secrets that open nothing any more.
 
     Each step can be made again after a crash. Raise for whatever is in doubt; what was not dropped by then stays.
     """
     kept_database = await _see_to_database(departure)
-    if await _see_to_role(departure, kept_database):
+    fate = await deletion_role.see_to(departure, kept_database)
+    if fate is not Fate.KEPT:
         await _see_to_secrets(departure)
+    if fate is Fate.LEFT_BEHIND:
+        await deletion_role.let_go(departure)
 
 
 async def _see_to_database(departure: Departure) -> str | None:
@@ -142,7 +102,7 @@ async def _require_entry(departure: Departure, database: Database) -> str:
 async def _drop_database(departure: Departure, database: Database) -> None:
     """Drop the database that was looked at, with the sessions that are still in it."""
     connection = await departure.aside()
-    await _with_admin_option(departure, join_role(connection, departure.role))
+    await with_admin_option(departure, join_role(connection, departure.role))
     doing = f'drop database "{database.name}"'
     query = "SELECT pg_catalog.pg_has_role(current_user, %s, 'USAGE')"
     ((has_its_rights,),) = await rows(connection, query, (departure.role,), doing="look for membership")
@@ -156,34 +116,6 @@ async def _drop_database(departure: Departure, database: Database) -> None:
         connection, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)), doing=doing
     )
     await execute(connection, "RESET ROLE", doing=doing)
-
-
-async def _see_to_role(departure: Departure, kept_database: str | None) -> bool:
-    """Drop the role, and return whether it is gone."""
-    connection = await departure.aside()
-    role = await state.find_role(connection, departure.role)
-    if role is None:
-        return True
-    if kept := compare.keep_role(departure.subject, role, kept_database):
-        departure.kept.append(kept)
-        return False
-    doing = f'drop role "{departure.role}"'
-    drop = sql.SQL("DROP ROLE {}").format(sql.Identifier(departure.role))
-    await _with_admin_option(departure, execute(connection, drop, doing=doing))
-    departure.drops.append(Drop(stage=StageName.ROLE, text=doing))
-    return True
-
-
-async def _with_admin_option(departure: Departure, work: Awaitable[None]) -> None:
-    """Do what since PostgreSQL 16 only whoever made a role, or was given it, may do."""
-    try:
-        await work
-    except errors.AccessDenied as error:
-        who = (await departure.credentials.administrator()).user
-        raise errors.AccessDenied(
-            f"{error.message}. Let a superuser run: GRANT {sql_name(departure.role)} "
-            f"TO {sql_name(who)} WITH ADMIN OPTION"
-        ) from None
 
 
 async def _see_to_secrets(departure: Departure) -> None:

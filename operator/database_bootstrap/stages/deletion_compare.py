@@ -1,5 +1,6 @@
 """What is to go: pure; what is not this resource's is kept with a word, and what is in doubt stops everything."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from database_bootstrap import errors
@@ -8,7 +9,7 @@ from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.ownership import Mark, Origin
 from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages.catalogue import Database
-from database_bootstrap.stages.deletion_state import Contents, Role
+from database_bootstrap.stages.deletion_state import Contents, Dependent, Role
 from database_bootstrap.stages.subject import Subject
 
 
@@ -119,16 +120,28 @@ def keep_role(subject: Subject, role: Role, kept_database: str | None) -> str | 
     name = subject.spec.role.name
     if why := why_not_ours(subject, role.mark):
         return f'Role "{name}" is kept with its Secrets: {why}'
-    if not role.dependents:
-        return None
-    listed = ", ".join(map(str, role.dependents))
-    if kept_database:
+    if kept_database and role.dependents:
+        listed = ", ".join(map(str, role.dependents))
         return f'Role "{name}" is kept with its Secrets: depending on it are {listed}'
-    databases = sorted({it.database for it in role.dependents if it.database})
+    owned = [it for it in role.dependents if it.is_property]
+    if owned:
+        databases = sorted({it.database for it in owned if it.database})
+        where = " and ".join(f'in database "{database}"' for database in databases) or "in any database"
+        raise errors.RoleOwnsObjects(
+            f'Role "{name}" cannot be dropped, as it owns more than its own database: {", ".join(map(str, owned))}. '
+            f"Nothing of that is touched; drop it, or give it to somebody else {where} with "
+            f"REASSIGN OWNED BY {sql_name(name)} TO CURRENT_USER"
+        )
+    return None
+
+
+def left_behind(name: str, dependents: Sequence[Dependent]) -> str:
+    """Return the sentence for a role whose rights elsewhere the administrator could not take away."""
+    databases = sorted({it.database for it in dependents if it.database})
+    listed = ", ".join(map(str, dependents)) or "what another session has not committed yet"
     where = " and ".join(f'in database "{database}"' for database in databases) or "in any database"
-    raise errors.RoleOwnsObjects(
-        f'Role "{name}" cannot be dropped, as there is more than its own database that depends on it: {listed}. '
-        f"Nothing of that is touched; give it to somebody else {where} with "
-        f"REASSIGN OWNED BY {sql_name(name)} TO CURRENT_USER, and take its rights away with "
-        f"DROP OWNED BY {sql_name(name)}"
+    return (
+        f'Role "{name}" is kept, without login, password and mark: others have given it rights, and the administrator '
+        f"cannot take them away ({listed}). To drop it, let a superuser run DROP OWNED BY {sql_name(name)} {where}, "
+        f"and then DROP ROLE {sql_name(name)}"
     )

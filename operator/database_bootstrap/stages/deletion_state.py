@@ -17,12 +17,15 @@ from database_bootstrap.stages.sessions import rows
 _ROLE = "SELECT pg_catalog.shobj_description(oid, 'pg_authid') FROM pg_catalog.pg_roles WHERE rolname = %s"
 _DEPENDENTS = """
     SELECT d.datname, CASE WHEN s.dbid = 0 THEN pg_catalog.pg_describe_object(s.classid, s.objid, s.objsubid) END,
+           s.deptype = 'o' AND s.classid NOT IN (
+               'pg_catalog.pg_default_acl'::pg_catalog.regclass, 'pg_catalog.pg_user_mapping'::pg_catalog.regclass),
            pg_catalog.count(*)
     FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid
     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
       AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
-    GROUP BY 1, 2 ORDER BY 1, 2
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
+"""A user mapping is its role's by name alone: whoever has the foreign server makes it, for whom he likes."""
 _AT_WORK = """
     SELECT usename, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
     WHERE datname = %s AND usename <> %s AND state IS DISTINCT FROM 'idle'
@@ -39,16 +42,20 @@ class Dependent:
     """None for what all databases share."""
     description: str | None
     """Of what all databases share; objects within another database can only be counted from here."""
+    is_property: bool
+    """The role owns it; else it is a right that somebody gave, and whoever owns a thing may give rights to anybody."""
     count: int
 
     def __str__(self) -> str:
-        return self.description or f'{self.count} in database "{self.database}"'
+        kind = "object" if self.is_property else "right"
+        return self.description or f'{self.count} {kind}{"s"[: self.count > 1]} in database "{self.database}"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
     """The role, and what keeps it from being dropped."""
 
+    comment: str | None
     mark: Mark | None
     dependents: tuple[Dependent, ...]
 
@@ -72,10 +79,11 @@ async def find_role(connection: Connection, name: str) -> Role | None:
         return None
     dependents = await rows(connection, _DEPENDENTS, (name,), doing="look for what depends on the role")
     return Role(
+        comment=found[0][0],
         mark=mark_in(found[0][0]),
         dependents=tuple(
-            Dependent(database=database, description=description, count=count)
-            for database, description, count in dependents
+            Dependent(database=database, description=description, is_property=is_property, count=count)
+            for database, description, is_property, count in dependents
         ),
     )
 

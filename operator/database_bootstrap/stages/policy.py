@@ -1,7 +1,7 @@
 """Policy: what a platform team's server lets a resource ask for; pure, and judged before the server is asked."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from database_bootstrap import errors
@@ -11,6 +11,9 @@ from database_bootstrap.api.v1alpha1 import Adoption, MigrationsSpec, Spec
 from database_bootstrap.stages.subject import Subject
 from database_bootstrap.stages.surroundings import SharedServer
 
+SHOWN = 3
+"""Names that are named one by one."""
+
 
 def check(server: SharedServer, subject: Subject, *, leaving: bool = False) -> None:
     """Raise `ServerRefused` with a sentence for each rule that is not kept.
@@ -19,7 +22,7 @@ def check(server: SharedServer, subject: Subject, *, leaving: bool = False) -> N
     """
     broken = list(_whose(server, subject))
     if not leaving:
-        broken += [*_extensions(server, subject.spec), *_caps(server, subject.spec), *_adoption(server, subject.spec)]
+        broken += _asked_for(server, subject)
     if broken:
         raise errors.ServerRefused(f"DatabaseServer {server.name} does not allow this: {'; '.join(broken)}")
 
@@ -88,14 +91,27 @@ def _whose(server: SharedServer, subject: Subject) -> Iterator[str]:
         yield f"namespace {namespace} may not use it, as no namespace may (it has no allowedNamespaces)"
     elif server.labels is not None and not selects(selector, server.labels):
         yield f"namespace {namespace} may not use it: the labels of the namespace must fit {_told(selector)}"
-    wanted = (
-        ("role.name", subject.spec.role.name, allowed.roles),
-        ("database.name", subject.spec.database.name, allowed.databases),
+    yield from _names("role.name", [subject.spec.role.name], "roles", allowed.roles, namespace)
+    yield from _names("database.name", [subject.spec.database.name], "databases", allowed.databases, namespace)
+
+
+def _names(field: str, names: Sequence[str], rule: str, patterns: Sequence[str], namespace: str) -> Iterator[str]:
+    refused = [name for name in names if not any(matches(pattern, name, namespace) for pattern in patterns)]
+    if refused:
+        listed = ", ".join(f'"{name}"' for name in refused[:SHOWN])
+        more = f" and {len(refused) - SHOWN} more are" if len(refused) > SHOWN else " is"
+        allowed_here = ", ".join(pattern.replace(NAMESPACE, namespace) for pattern in patterns) or "none"
+        yield f"{field} {listed}{more} none of the allowedNames.{rule} ({allowed_here})"
+
+
+def _asked_for(server: SharedServer, subject: Subject) -> Iterator[str]:
+    spec, patterns = subject.spec, server.spec.allowed_names.access_roles
+    yield from _names(
+        "access[].role", [it.role for it in spec.access], "accessRoles", patterns, subject.owner.namespace
     )
-    for field, name, patterns in wanted:
-        if not any(matches(pattern, name, namespace) for pattern in patterns):
-            allowed_here = ", ".join(pattern.replace(NAMESPACE, namespace) for pattern in patterns) or "none"
-            yield f'{field} "{name}" is none of the allowedNames ({allowed_here})'
+    yield from _extensions(server, spec)
+    yield from _caps(server, spec)
+    yield from _adoption(server, spec)
 
 
 def _told(selector: LabelSelector) -> str:

@@ -78,13 +78,13 @@ def test_what_keeps_all_rules_is_let_through() -> None:
         pytest.param(
             server(),
             subject(role="other_app"),
-            'role.name "other_app" is none of the allowedNames (shop, shop_*)',
+            'role.name "other_app" is none of the allowedNames.roles (shop, shop_*)',
             id="the names of another namespace",
         ),
         pytest.param(
             server(allowedNames={"databases": []}),
             subject(),
-            'database.name "shop_app" is none of the allowedNames (none)',
+            'database.name "shop_app" is none of the allowedNames.databases (none)',
             id="no name at all",
         ),
         pytest.param(
@@ -98,6 +98,18 @@ def test_what_keeps_all_rules_is_let_through() -> None:
             subject(extensions=[{"name": "pg_trgm"}, {"name": "dblink"}]),
             "extensions dblink are not among its allowedExtensions (pg_trgm)",
             id="an extension that is not in the list",
+        ),
+        pytest.param(
+            server(),
+            subject(access=[{"role": name, "level": "ReadOnly"} for name in ("shop_report", "team-b_app")]),
+            'access[].role "team-b_app" is none of the allowedNames.accessRoles (shop, shop_*)',
+            id="a role of another namespace",
+        ),
+        pytest.param(
+            server(allowedNames={"accessRoles": []}),
+            subject(access=[{"role": f"shop_{number}", "level": "ReadOnly"} for number in range(5)]),
+            'access[].role "shop_0", "shop_1", "shop_2" and 2 more are none of the allowedNames.accessRoles (none)',
+            id="many roles",
         ),
         pytest.param(
             server(maxConnectionLimit={"role": 20}),
@@ -141,7 +153,8 @@ def test_all_rules_that_are_broken_are_named_at_once() -> None:
 
 
 def test_what_is_being_deleted_asks_for_nothing_more() -> None:
-    wanted = subject(extensions=[{"name": "dblink"}], role={"connectionLimit": 50})
+    access = [{"role": "other", "level": "ReadOnly"}]
+    wanted = subject(extensions=[{"name": "dblink"}], role={"connectionLimit": 50}, access=access)
     policy.check(server(maxConnectionLimit={"role": 20}), wanted, leaving=True)
     refusal(server(allowedNamespaces=None), wanted, leaving=True)
     refusal(server(), subject(role="other"), leaving=True)
