@@ -17,7 +17,7 @@ from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import parse_spec
 from database_bootstrap.bundles.bundle import SCRIPTS, Bundle, Limits
 from database_bootstrap.bundles.sources import ConfigMapData, bundle_of_config_maps
-from database_bootstrap.errors import NotOwned, ReferenceNotFound
+from database_bootstrap.errors import ClusterUnavailable, NotOwned, ReferenceNotFound
 from database_bootstrap.postgres.ownership import Owner
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.stages.deletion import Ending
@@ -38,13 +38,19 @@ class Drawer:
     alive: list[Owner] = field(default_factory=list)
     """Other resources that are there."""
 
-    async def lives(self, owner: Owner) -> bool:
-        return owner in self.alive
+    hidden: bool = False
+    """Nobody can see from here which other resources are there."""
+
+    async def lives(self, owner: Owner) -> bool | None:
+        return None if self.hidden else owner in self.alive
 
     servers: dict[str, SharedServer] = field(default_factory=dict)
     """What the platform team offers."""
     platform: dict[tuple[str, str], Mapping[str, bytes]] = field(default_factory=dict)
     """Secrets and ConfigMaps of the platform team, by namespace and name."""
+
+    unreadable: ClusterUnavailable | None = None
+    """What the API says to whoever reads something of the platform team."""
 
     def qualify(self, host: str, namespace: str | None = None) -> str:
         return host
@@ -55,6 +61,8 @@ class Drawer:
         return self.servers[name]
 
     async def secret_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        if self.unreadable:
+            raise self.unreadable
         return self.platform.get((namespace, name))
 
     async def config_map_in(self, namespace: str, name: str) -> Mapping[str, bytes] | None:

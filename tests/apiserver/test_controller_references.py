@@ -20,6 +20,7 @@ from database_bootstrap.kube.client import SECRETS, Kube
 from database_bootstrap.kube.library import Library
 from database_bootstrap.kube.references import References
 from database_bootstrap.kube.resource import resource_of
+from database_bootstrap.postgres.ownership import Owner
 from localservers import ControlPlane
 
 CONNECTION = Connection(host="db", port=5432, database="shop", user="shop", password="hÄrd :/@ one", sslmode="require")
@@ -302,7 +303,9 @@ def test_bare_host_is_looked_for_where_the_resource_is(
     assert references.qualify(host) == resolved.format(namespace)
 
 
-async def test_right_that_is_missing_is_named(control_plane: ControlPlane, namespace: str) -> None:
+async def test_right_that_is_missing_is_named(
+    control_plane: ControlPlane, namespace: str, references: References
+) -> None:
     control_plane.kubectl("create", "serviceaccount", "nobody", "--namespace", namespace)
     kubeconfig = control_plane.service_account_kubeconfig(namespace, "nobody")
     nobody = access.connect(await access.configure(str(kubeconfig), None))
@@ -311,6 +314,11 @@ async def test_right_that_is_missing_is_named(control_plane: ControlPlane, names
             ClusterUnavailable, match=f'does not let the operator get secrets "admin" in namespace {namespace}'
         ):
             await nobody.get(SECRETS, namespace, "admin")
+        raw = {"metadata": {"namespace": "x", "name": "shop", "uid": OURS, "resourceVersion": "1", "generation": 1}}
+        seen = References(nobody, Library(nobody), resource_of(raw), in_cluster=True)
+        other = Owner(cluster="tests", namespace=namespace, name="gone", uid=OTHERS)
+        assert await seen.lives(other) is None, "whoever may not look does not know"
+        assert await references.lives(other) is False
     finally:
         await nobody.close()
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from database_bootstrap.api.outcomes import Reason
+from database_bootstrap.errors import ClusterUnavailable
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.ownership import Mark, Origin, with_mark
 from database_bootstrap.reconcile import Engine
@@ -155,6 +156,44 @@ async def test_what_another_resource_has_is_not_taken_over_unless_the_server_all
     assert any("as a person said" in change for change in taken.changes)
 
 
+async def test_what_cannot_be_seen_to_be_gone_is_taken_over_on_the_administrators_word_only(
+    bootstrap: Bootstrap,
+) -> None:
+    """An operator of few namespaces does not see the others' resources, nor does one cluster those of another."""
+    bootstrap.offer()
+    await bootstrap.ready()
+    bootstrap.as_superuser(f'COMMENT ON ROLE "{bootstrap.role}" IS $$of the shop\n{mark_of(bootstrap)}$$')
+    thief = bootstrap.another("thief")
+    thief.drawer.servers, thief.drawer.platform = bootstrap.drawer.servers, bootstrap.drawer.platform
+    thief.offer(allowAdoption=True)
+    thief.drawer.put("own", {"password": "x"})
+    thief.raw = bootstrap.raw | {"role": bootstrap.raw["role"] | {"passwordSecretRef": {"name": "own"}}}
+    thief.annotations = {"dbbootstrap.io/take-over": bootstrap.owner.uid}
+    thief.drawer.hidden = True
+    said = refused(await thief.apply(), Reason.NOT_OWNED)
+    assert "it cannot be seen from here whether that is gone" in said
+    elsewhere = replace(
+        thief, owner=replace(thief.owner, cluster="another"), drawer=replace(thief.drawer, hidden=False)
+    )
+    assert "it cannot be seen" in refused(await elsewhere.apply(), Reason.NOT_OWNED)
+    assert (await bootstrap.ready()).changes == ()
+    thief.as_superuser(said.partition("let the administrator of DatabaseServer main say so: ")[2])
+    assert "adoption never sets one" in refused(await thief.apply(), Reason.ROLE_LOGIN_REFUSED)
+    thief.as_superuser(f"ALTER ROLE \"{thief.role}\" PASSWORD 'x'")
+    await thief.ready()
+    assert (await thief.ready()).changes == ()
+    assert "belongs to shop/thief" in refused(await bootstrap.apply(), Reason.NOT_OWNED)
+    ((comment,),) = thief.as_superuser(
+        f"SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{thief.role}'"
+    )
+    assert comment.startswith("of the shop\n")
+
+
+def mark_of(bootstrap: Bootstrap) -> str:
+    """Return the mark of a role that the resource has made."""
+    return with_mark(None, Mark(owner=bootstrap.owner, database=bootstrap.database, origin=Origin.CREATED))
+
+
 async def test_moving_from_an_own_admin_secret_to_an_offer_is_no_event(bootstrap: Bootstrap) -> None:
     bootstrap.migrate("SQL", {"V1__a.sql": "CREATE TABLE a (id int); INSERT INTO a VALUES (1);"})
     bootstrap.remember(await bootstrap.ready())
@@ -195,6 +234,13 @@ async def test_tenant_learns_nothing_of_the_administrators_access(bootstrap: Boo
     told.append(refused(await bootstrap.apply(), Reason.REFERENCE_REJECTED))
     del bootstrap.drawer.platform["platform", "postgres"]
     told.append(refused(await bootstrap.apply(), Reason.REFERENCE_NOT_FOUND))
+    words = f'The Kubernetes API does not let the operator get secrets "{CANARY}" in namespace platform'
+    bootstrap.drawer.unreadable = ClusterUnavailable(words, forbidden=True)
+    told.append(refused(await bootstrap.apply(), Reason.REFERENCE_NOT_FOUND))
+    seen = (await bootstrap.engine.inspect(bootstrap.drawer.servers["main"], bootstrap.drawer, "tests")).error
+    assert seen and seen.message.startswith(f"{words}. Apply the operator's RBAC rules again")
+    bootstrap.drawer.unreadable = ClusterUnavailable(f"It did not answer: get secrets {CANARY} in namespace platform")
+    assert refused(await bootstrap.apply(), Reason.CLUSTER_UNAVAILABLE) == "The Kubernetes API does not answer"
     for said in told:
         assert "main" in said
         assert CANARY not in said
@@ -335,6 +381,9 @@ async def test_server_that_is_not_there_now_is_an_outage_for_its_own_status_too(
 async def test_unchanged_resource_goes_on_while_the_platforms_secret_is_missing(bootstrap: Bootstrap) -> None:
     bootstrap.offer(publicHost="db.example.org")
     bootstrap.remember(await bootstrap.ready())
+    bootstrap.drawer.unreadable = ClusterUnavailable("The operator may not read it", forbidden=True)
+    assert (await bootstrap.ready()).changes == ()
+    bootstrap.drawer.unreadable = None
     bootstrap.drawer.platform.clear()
     assert (await bootstrap.ready()).changes == ()
     bootstrap.raw["role"]["connectionLimit"] = 20

@@ -231,6 +231,10 @@ def test_operator_of_one_namespace_says_that_it_may_not_read_servers(
     try:
         tenant.plane.kubectl("create", "clusterrole", name, *read)
         tenant.plane.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
+        # What the platform team calls its Secret, and where that is, is no tenant's matter.
+        said = tenant.reaches("False", "ReferenceNotFound", seconds=60)
+        assert f"DatabaseServer {platform.name} has no administrator's access now" in said
+        assert platform.namespace not in said
         beside = ("--namespace", platform.namespace)
         tenant.plane.kubectl("create", "role", "admin", *beside, "--verb=get", "--resource=secrets")
         tenant.plane.kubectl("create", "rolebinding", "admin", *beside, "--role=admin", account)

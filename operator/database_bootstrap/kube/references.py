@@ -112,8 +112,8 @@ class References(Estate):
         """Return the merged files of these ConfigMaps."""
         return await self._library.bundle(self._namespace, config_maps, limits)
 
-    async def lives(self, owner: Owner) -> bool:
-        """Return whether this very resource is there; where the operator may not look, it is not known to be."""
+    async def lives(self, owner: Owner) -> bool | None:
+        """Return whether this very resource is there; None where the operator may not look."""
         try:
             found = await self._kube.get(BOOTSTRAPS, owner.namespace, owner.name, accept=METADATA_ONLY)
         except client.NotFoundError:
@@ -121,7 +121,7 @@ class References(Estate):
         except ClusterUnavailable as error:
             if not error.forbidden:
                 raise
-            return False
+            return None
         return bool(found["metadata"]["uid"] == owner.uid)
 
     async def keep_password(self, name: str, username: str, password: str, rotation: str | None = None) -> bool:

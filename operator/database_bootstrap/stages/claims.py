@@ -1,11 +1,15 @@
 """Claims: whose is what is there, by its mark; pure."""
 
+from collections.abc import Callable
 from dataclasses import replace
+
+from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.api import names
 from database_bootstrap.postgres.ownership import Mark, Origin, Owner
-from database_bootstrap.stages import identity, policy
+from database_bootstrap.stages import identity, marking, policy
+from database_bootstrap.stages.catalogue import Database
 from database_bootstrap.stages.visit import Visit
 
 
@@ -34,11 +38,38 @@ def was_said_to_be_ours(visit: Visit, mark: Mark) -> bool:
     return visit.subject.taken_over == mark.owner.uid
 
 
-async def require_gone(visit: Visit, what: str, owner: Owner) -> None:
-    """Raise `NotOwned` where a person gives away, by mistake or for gain, what a resource that is there still uses."""
-    if visit.subject.taken_over != owner.uid or owner == visit.subject.owner:
+async def require_role_gone(visit: Visit, comment: str | None) -> None:
+    """Raise `NotOwned` where the role's owner is a resource that is there, or may be."""
+    name = visit.spec.role.name
+    if visit.role_mark:
+        await _require_gone(
+            visit, f'Role "{name}"', visit.role_mark.owner, lambda mark: marking.role(name, comment, mark)
+        )
+
+
+async def require_database_gone(visit: Visit, database: Database, owner: Owner) -> None:
+    """Raise the same for the owner of the database, by its mark or its ledger."""
+    name, comment = database.name, database.comment
+    await _require_gone(visit, f'Database "{name}"', owner, lambda mark: marking.database(name, comment, mark))
+
+
+async def _require_gone(visit: Visit, what: str, owner: Owner, saying: Callable[[Mark], sql.Composed]) -> None:
+    """Raise `NotOwned` where a person gives away, by mistake or for gain, what a resource that is there still uses.
+
+    Whoever brings an administrator's access may do so to what cannot be seen. On a platform team's server that takes
+    its administrator's word: the role's comment, which nobody else writes.
+    """
+    mine = visit.subject.owner
+    if visit.subject.taken_over != owner.uid or owner == mine:
         return
-    if owner.cluster == visit.subject.owner.cluster and await visit.surroundings.lives(owner):
+    is_there = await visit.surroundings.lives(owner) if owner.cluster == mine.cluster else None
+    if is_there is None and visit.spec.server.ref and not is_ours(visit, visit.role_mark):
+        said = saying(Mark(owner=mine, database=visit.spec.database.name, origin=Origin.ADOPTED))
+        raise errors.NotOwned(
+            f"{what} belongs to {owner}, and it cannot be seen from here whether that is gone; nothing was touched. If "
+            f"it is, let the administrator of DatabaseServer {visit.spec.server.ref.name} say so: {said.as_string()}"
+        )
+    if is_there:
         raise errors.NotOwned(
             f"{what} belongs to {owner}, which is there and would lose it; nothing was touched. "
             f"{names.ANNOTATION_TAKE_OVER} counts once that resource is gone: under deletionPolicy: Retain its "

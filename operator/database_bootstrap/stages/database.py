@@ -20,7 +20,7 @@ from database_bootstrap.stages.claims import (
     may_take,
     not_owned,
     origin_after,
-    require_gone,
+    require_database_gone,
     was_said_to_be_ours,
 )
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
@@ -50,7 +50,7 @@ async def observe(visit: Visit) -> Found:
     if database is None:
         return Found(database=None)
     if database.mark:
-        await require_gone(visit, f'Database "{database.name}"', database.mark.owner)
+        await require_database_gone(visit, database, database.mark.owner)
     if not _may_be_entered(visit, database):
         return Found(database=database, authority=await _authority(visit, database))
     if visit.planning and await visit.sessions.try_role() is None:
@@ -58,7 +58,7 @@ async def observe(visit: Visit) -> Found:
     session = visit.sessions.as_role or await visit.sessions.owner()
     inside = await catalogue.look_inside(session)
     if owner := inside.owner:
-        await require_gone(visit, "The ledger in the database", owner)
+        await require_database_gone(visit, database, owner)
     visit.incarnation = inside.incarnation
     visit.leftovers = inside.leftovers
     if not identity.trouble(visit.subject, visit.pin, database, inside):

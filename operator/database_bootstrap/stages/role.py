@@ -20,7 +20,8 @@ from database_bootstrap.stages.claims import (
     may_take,
     not_owned,
     origin_after,
-    require_gone,
+    require_database_gone,
+    require_role_gone,
     was_said_to_be_ours,
 )
 from database_bootstrap.stages.sessions import rows
@@ -105,8 +106,7 @@ async def observe(visit: Visit) -> Found:
     found = await rows(await visit.view(), _QUERY, (speaks, visit.spec.role.name), doing="look for the role")
     role = _role(*found[0]) if found else None
     visit.role_mark = role.mark if role else None
-    if visit.role_mark:
-        await require_gone(visit, f'Role "{visit.spec.role.name}"', visit.role_mark.owner)
+    await require_role_gone(visit, role.comment if role else None)
     survey = await _survey(visit, role) if role and role.mark is None else None
     rotation = await passwords.handled(visit)
     if role and visit.role_mark and may_be_ours(visit, visit.role_mark):
@@ -144,7 +144,7 @@ async def _squatter(visit: Visit) -> dict[str, Any]:
     """Return the database that is there without the role, if any, and what the administrator may do to it."""
     database = await catalogue.find_database(await visit.view(), visit.spec.database.name)
     if database and database.mark:
-        await require_gone(visit, f'Database "{database.name}"', database.mark.owner)
+        await require_database_gone(visit, database, database.mark.owner)
     return {"database": database, "authority": await authority_over(visit, database) if database else None}
 
 

@@ -13,6 +13,19 @@ from database_bootstrap.stages.surroundings import Platform, SharedServer
 
 async def administrator(server: SharedServer, platform: Platform) -> Login:
     """Return the administrator's login; raise what names the Secret, for the eyes of whoever runs the server."""
+    try:
+        return await _administrator(server, platform)
+    except errors.ClusterUnavailable as error:
+        if not error.forbidden:
+            raise
+        raise errors.ClusterUnavailable(
+            f"{error.message.rstrip('.')}. Apply the operator's RBAC rules again, or let it read that one there by a "
+            "Role and a RoleBinding",
+            forbidden=True,
+        ) from None
+
+
+async def _administrator(server: SharedServer, platform: Platform) -> Login:
     reference = server.spec.admin_secret_ref
     name = f"{reference.namespace}/{reference.name}"
     data = await platform.secret_in(reference.namespace, reference.name)
@@ -31,7 +44,9 @@ async def administrator_for_tenants(server: SharedServer, platform: Platform) ->
     """Return the same; what goes wrong says no more than that a tenant has to wait, and for whom."""
     try:
         return await administrator(server, platform)
-    except errors.ReferenceNotFound:
+    except (errors.ReferenceNotFound, errors.ClusterUnavailable) as error:
+        if isinstance(error, errors.ClusterUnavailable) and not error.forbidden:
+            raise errors.ClusterUnavailable("The Kubernetes API does not answer") from None
         raise errors.ReferenceNotFound(
             f"DatabaseServer {server.name} has no administrator's access now; it is waited for, and its own status "
             "says what is missing"

@@ -78,8 +78,8 @@ class Surroundings(Platform, Protocol):
         """
         ...
 
-    async def lives(self, owner: Owner) -> bool:
-        """Whether this very resource of the own cluster is there, as far as can be seen from here."""
+    async def lives(self, owner: Owner) -> bool | None:
+        """Whether this very resource of the own cluster is there; None where that cannot be seen from here."""
         ...
 
     async def keep_password(self, name: str, username: str, password: str, rotation: str | None = None) -> bool:
