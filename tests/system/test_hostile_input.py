@@ -27,8 +27,15 @@ def bomb(name: str) -> bytes:
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT)) + gzip.compress(bytes(1 << 20), 9) * 900
 
 
-def put_bomb(tenant: Tenant, name: str, inside: str) -> None:
-    data = {"bundle.tar.gz": base64.b64encode(bomb(inside)).decode()}
+def python_bomb(name: str) -> bytes:
+    """Return some kilobytes that unpack to a file of which Python's parser makes four gigabytes."""
+    info = tarfile.TarInfo(name)
+    info.size = 4 << 20
+    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + b"a;" * (2 << 20) + bytes(1024), 9)
+
+
+def put_bomb(tenant: Tenant, name: str, content: bytes) -> None:
+    data = {"bundle.tar.gz": base64.b64encode(content).decode()}
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "binaryData": data}
     tenant.plane.request("POST", f"/api/v1/namespaces/{tenant.namespace}/configmaps", body)
 
@@ -40,11 +47,13 @@ def peak(tenant: Tenant) -> int:
 
 
 def test_what_would_use_up_the_operator_is_refused_and_others_are_served(tenant: Tenant) -> None:
-    put_bomb(tenant, "code", "1_zeros.sql")
-    put_bomb(tenant, "rows", "users.csv")
+    put_bomb(tenant, "code", bomb("1_zeros.sql"))
+    put_bomb(tenant, "rows", bomb("users.csv"))
+    put_bomb(tenant, "python", python_bomb("versions/a.py"))
     migrations: dict[str, Any] = {"tool": "SQL", "source": {"inline": [USERS]}}
     tenant.bootstrap("code", migrations={"tool": "SQL", "source": {"configMapRefs": [{"name": "code"}]}})
     tenant.bootstrap("rows", migrations=migrations, seed={"source": {"configMapRefs": [{"name": "rows"}]}})
+    tenant.bootstrap("python", migrations={"tool": "Alembic", "source": {"configMapRefs": [{"name": "python"}]}})
     flood = {"tool": "SQL", "source": {"inline": [USERS | {"content": FLOOD}]}}
     tenant.bootstrap("flood", migrations=flood)
     for name, content in ENDLESS.items():
@@ -52,7 +61,7 @@ def test_what_would_use_up_the_operator_is_refused_and_others_are_served(tenant:
         tenant.bootstrap(name, migrations=migrations, seed=seed)
     tenant.bootstrap("honest", migrations=migrations)
     tenant.ready("honest")
-    for name in ("code", "rows"):
+    for name in ("code", "rows", "python"):
         tenant.reaches("False", "BundleRejected", name)
     for name in ENDLESS:
         tenant.reaches("False", "SeedFailed", name)

@@ -74,7 +74,7 @@ async def observe(visit: Visit) -> Found | None:
         return None
     tool, options = visit.tools[spec.tool.value], tooling.options_of(spec)
     bundle = await load(visit, StageName.MIGRATIONS, spec.source)
-    source = visit.sources.load(tool, bundle)
+    source = await visit.sources.load(tool, bundle)
     view = visit.sessions.as_role if visit.database_exists else None
     history = await tooling.read(tool, view, options) if view else History(table_exists=False)
     strangers = await _strangers(view, history) if view else ()

@@ -37,18 +37,26 @@ class Sources:
         self._loaded: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
         self._bytes = 0
 
-    def load(self, tool: Tool[Any], bundle: Bundle) -> Any:
-        """Return the migrations of a bundle; raise `BundleRejected` for what is none."""
+    async def load(self, tool: Tool[Any], bundle: Bundle) -> Any:
+        """Return the migrations of a bundle; raise `BundleRejected` for what is none.
+
+        A tenant's files can take seconds to read, which happens beside all else.
+        """
         key = (tool.name, bundle.digest)
         if key not in self._loaded:
-            size = bundle.size
-            self._loaded[key] = (tool.load(bundle), size)
-            self._bytes += size
+            loaded = await asyncio.to_thread(tool.load, bundle)
+            self._keep(key, loaded, bundle.size)
+            return loaded
         self._loaded.move_to_end(key)
+        return self._loaded[key][0]
+
+    def _keep(self, key: tuple[str, str], loaded: Any, size: int) -> None:
+        _, before = self._loaded.pop(key, (None, 0))
+        self._loaded[key] = (loaded, size)
+        self._bytes += size - before
         while len(self._loaded) > 1 and (len(self._loaded) > self._LIMIT or self._bytes > self._BYTES_LIMIT):
             _, (_, freed) = self._loaded.popitem(last=False)
             self._bytes -= freed
-        return self._loaded[key][0]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.settings import Sandbox
 from database_bootstrap.tools import alembic_layout, alembic_table, alembic_verdict
-from database_bootstrap.tools.alembic_graph import Graph, read_revision
+from database_bootstrap.tools.alembic_graph import Graph, check_size, read_revision
 from database_bootstrap.tools.alembic_layout import Layout
 from database_bootstrap.tools.alembic_table import Table, one, quoted
 from database_bootstrap.tools.alembic_verdict import Circumstances, Told
@@ -63,6 +63,7 @@ class Alembic:
 
     def load(self, bundle: Bundle) -> Source:
         layout = alembic_layout.find(bundle)
+        check_size(layout.revisions)
         graph = Graph(read_revision(file) for file in layout.revisions)
         contents = {file.path: file.content for file in layout.revisions}
         checksums = {each.name: hashlib.sha256(contents[each.path]).hexdigest() for each in graph.revisions.values()}

@@ -6,11 +6,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from database_bootstrap.bundles.bundle import File
 from database_bootstrap.errors import BundleRejected
 
+WORDS_LIMIT = 200_000
+"""Of a file: Python's parser takes a kilobyte for each of the shortest, and all else waits for it meanwhile."""
+ALL_WORDS_LIMIT = 4_000_000
+_WORD = re.compile(r"\w+|[^\w \t]")
+"""A name, a number, a sign, an end of a line; no token is shorter."""
 _NAMES = ("revision", "down_revision", "branch_labels", "depends_on")
 _LEGACY_NAME = re.compile(r"([a-f0-9]+)\.py$")
 """A revision file of before Alembic 0.2, named by its identifier (alembic/script/base.py, _legacy_rev)."""
@@ -29,6 +35,21 @@ class Revision:
     depends_on: tuple[str, ...]
     labels: tuple[str, ...]
     path: str
+
+
+def check_size(files: Iterable[File]) -> None:
+    """Raise `BundleRejected` where there is more Python than can be parsed while others wait."""
+    left = ALL_WORDS_LIMIT
+    for file in files:
+        count = sum(1 for _ in islice(_WORD.finditer(file.text), WORDS_LIMIT + 1))
+        if count > WORDS_LIMIT:
+            raise BundleRejected(
+                f"{file.path} has more than {WORDS_LIMIT} words and signs; put what is data into a file beside it, "
+                "and read that"
+            )
+        left -= count
+        if left < 0:
+            raise BundleRejected(f"The Python files have more than {ALL_WORDS_LIMIT} words and signs together")
 
 
 def declares_revision(file: File) -> bool:

@@ -10,13 +10,15 @@ from typing import Any
 
 from database_bootstrap.bundles.bundle import Bundle, File
 from database_bootstrap.errors import BundleRejected
-from database_bootstrap.tools.alembic_graph import declares_revision
+from database_bootstrap.tools.alembic_graph import check_size, declares_revision
 from database_bootstrap.tools.sandbox.wire import Project
 
 _HERE = "/\0bundle"
 """Stands for the folder in which the files will lie, where `%(here)s` is written out; no path of a bundle has a NUL."""
 _REVISION_FILE = re.compile(r"(?!\.\#|__init__).*\.py$")
 """What Alembic takes for a revision by its name (alembic/script/base.py, _only_source_rev_file)."""
+_CONFIGURATION_LIMIT = 64 * 1024
+"""Bytes; what it names is looked for among all files, and what reads it makes much of little."""
 _SEPARATORS = {"space": " ", "newline": "\n", "os": ":", ":": ":", ";": ";"}
 """alembic/config.py, _get_file_separator_char."""
 
@@ -89,14 +91,23 @@ def _depth(folder: str) -> int:
 
 def _toml(file: File) -> Mapping[str, Any] | None:
     """Return [tool.alembic], or None where there is none."""
+    _check_size(file)
     try:
         values = tomllib.loads(file.text).get("tool", {}).get("alembic")
     except (tomllib.TOMLDecodeError, AttributeError) as error:
         raise BundleRejected(f"{file.path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise BundleRejected(f"{file.path} is nested too deeply") from None
     return values if isinstance(values, dict) else None
 
 
+def _check_size(file: File) -> None:
+    if file.size > _CONFIGURATION_LIMIT:
+        raise BundleRejected(f"{file.path} has {file.size} bytes; {_CONFIGURATION_LIMIT} are the limit of such a file")
+
+
 def _ini(file: File, root: str) -> configparser.ConfigParser:
+    _check_size(file)
     parser = configparser.ConfigParser({"here": posixpath.join(_HERE, root).rstrip("/")})
     try:
         parser.read_string(file.text, source=file.path)
@@ -248,6 +259,7 @@ def _flat(files: Files, configuration: _Configuration | None) -> Layout:
     Alembic takes every file of a `versions` directory for a revision, so they are moved into one.
     """
     python = [file for path, file in files.items() if _REVISION_FILE.match(posixpath.basename(path))]
+    check_size(python)
     found = {file.path for file in python if posixpath.basename(file.path) != "env.py" and declares_revision(file)}
     folders = sorted({posixpath.dirname(path) for path in found})
     if len(folders) > 1:

@@ -11,23 +11,23 @@ def bundle(megabytes: int, mark: str) -> Bundle:
     return bundle_of([File(path="1_a.sql", content=f"-- {mark}".encode().ljust(megabytes * MEGABYTE))])
 
 
-def test_small_ones_are_kept_and_large_ones_make_room() -> None:
+async def test_small_ones_are_kept_and_large_ones_make_room() -> None:
     sources, tool = Sources(), SqlFiles()
-    small = [sources.load(tool, bundle(1, str(number))) for number in range(10)]
-    assert [sources.load(tool, bundle(1, str(number))) for number in range(10)] == small
-    assert sources.load(tool, bundle(1, "0")) is small[0]
-    large = sources.load(tool, bundle(60, "large"))
-    assert sources.load(tool, bundle(60, "large")) is large
-    assert sources.load(tool, bundle(1, "1")) is not small[1]
-    assert sources.load(tool, bundle(1, "0")) is small[0]
+    small = [await sources.load(tool, bundle(1, str(number))) for number in range(10)]
+    assert [await sources.load(tool, bundle(1, str(number))) for number in range(10)] == small
+    assert await sources.load(tool, bundle(1, "0")) is small[0]
+    large = await sources.load(tool, bundle(60, "large"))
+    assert await sources.load(tool, bundle(60, "large")) is large
+    assert await sources.load(tool, bundle(1, "1")) is not small[1]
+    assert await sources.load(tool, bundle(1, "0")) is small[0]
     # A second large one leaves no room for the first.
-    sources.load(tool, bundle(64, "larger"))
-    assert sources.load(tool, bundle(60, "large")) is not large
+    await sources.load(tool, bundle(64, "larger"))
+    assert await sources.load(tool, bundle(60, "large")) is not large
 
 
-def test_many_small_ones_are_limited_by_number() -> None:
+async def test_many_small_ones_are_limited_by_number() -> None:
     sources, tool = Sources(), SqlFiles()
-    first = sources.load(tool, bundle_of([File(path="1_a.sql", content=b"")]))
+    first = await sources.load(tool, bundle_of([File(path="1_a.sql", content=b"")]))
     for number in range(128):
-        sources.load(tool, bundle_of([File(path="1_a.sql", content=f"-- {number}".encode())]))
-    assert sources.load(tool, bundle_of([File(path="1_a.sql", content=b"")])) is not first
+        await sources.load(tool, bundle_of([File(path="1_a.sql", content=f"-- {number}".encode())]))
+    assert await sources.load(tool, bundle_of([File(path="1_a.sql", content=b"")])) is not first

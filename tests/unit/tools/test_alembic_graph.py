@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from database_bootstrap.bundles.bundle import File
 from database_bootstrap.errors import BundleRejected
-from database_bootstrap.tools.alembic_graph import Graph, Revision, read_revision
+from database_bootstrap.tools.alembic_graph import (
+    ALL_WORDS_LIMIT,
+    WORDS_LIMIT,
+    Graph,
+    Revision,
+    check_size,
+    read_revision,
+)
 
 
 def file(text: str, path: str = "versions/a1b2_x.py") -> File:
@@ -152,3 +159,16 @@ def test_rows_that_contain_each_other_are_found() -> None:
     graph = Graph([node("a"), node("b", "a"), node("c", "b")])
     assert graph.overlapping(["c", "a"]) == ("c", "a")
     assert graph.overlapping(["c"]) is None
+
+
+def test_more_python_than_can_be_parsed_beside_all_else_is_refused() -> None:
+    """The parser takes hundreds of times what a file of the shortest words has."""
+    most = "a;" * (WORDS_LIMIT // 2)
+    many = ALL_WORDS_LIMIT // WORDS_LIMIT
+    check_size([file(most)] * many)
+    check_size([file("x = '" + "word" * WORDS_LIMIT + "'")])
+    for shortest in (most + "a", "a\n" * (WORDS_LIMIT // 2) + "a", "()" * WORDS_LIMIT):
+        with pytest.raises(BundleRejected, match=f"more than {WORDS_LIMIT} words"):
+            check_size([file(shortest)])
+    with pytest.raises(BundleRejected, match=f"{ALL_WORDS_LIMIT} words and signs together"):
+        check_size([*[file(most)] * many, file("a")])

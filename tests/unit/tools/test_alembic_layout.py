@@ -133,3 +133,14 @@ def test_what_is_not_clear_is_refused(files: dict[str, str], words: str) -> None
     with pytest.raises(BundleRejected) as refusal:
         layout(files)
     assert words in refusal.value.message
+
+
+@pytest.mark.parametrize("name", ["alembic.ini", "pyproject.toml"])
+def test_configuration_that_takes_long_to_read_is_refused(name: str) -> None:
+    with pytest.raises(BundleRejected, match="65536 are the limit"):
+        layout({name: "a=1\n" * (1 << 15), "versions/a.py": REVISION})
+
+
+def test_configuration_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(BundleRejected, match="nested too deeply"):
+        layout({"pyproject.toml": "a = " + "[" * 5000, "versions/a.py": REVISION})
