@@ -1,6 +1,7 @@
 """The engine on a real server, with Secrets and ConfigMaps kept in a dictionary in place of a cluster."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from database_bootstrap.stages.subject import Facts, Report, Subject
 from database_bootstrap.stages.surroundings import KeptSecret, SharedServer
 from localservers import Credentials, PostgresServer
 from sandbox_here import SANDBOX
+
+_CURE = re.compile(r'let a superuser run(?: in database "((?:[^"]|"")+)")?: (.*)', re.DOTALL)
 
 
 @dataclass
@@ -209,6 +212,14 @@ class Bootstrap:
         with psycopg.connect(self.server.dsn(dbname), autocommit=True) as connection:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def run_cure(self, message: str) -> str:
+        """Run as a superuser, word for word and where it says, what a message tells one to run; return it."""
+        found = _CURE.search(message)
+        assert found, f"It says nothing to run: {message}"
+        database, statements = found[1], found[2]
+        self.as_superuser(statements, database.replace('""', '"') if database else "postgres")
+        return str(statements)
 
     def another(self, name: str) -> "Bootstrap":
         """Return a second resource that wants the same role and database."""

@@ -286,7 +286,7 @@ async def test_the_administrator_and_a_closed_schema_are_refused(bootstrap: Boot
     bootstrap.as_superuser(f'GRANT USAGE, CREATE ON SCHEMA public TO "{bootstrap.role}"', bootstrap.database)
     report = await bootstrap.apply()
     assert report.trouble and report.trouble.reason is Reason.ACCESS_DENIED
-    bootstrap.as_superuser(report.trouble.message.partition("in the database: ")[2], bootstrap.database)
+    bootstrap.run_cure(report.trouble.message)
     await bootstrap.ready()
     assert can(bootstrap, role, "SELECT 1 FROM item")
 

@@ -50,6 +50,12 @@ class ServerObjectStatus(StatusModel):
         tuple[MissingRight, ...], Field(max_length=16), Unique(field="missingRights", key="right")
     ] = ()
     """What the administrator may not do, each with the statement with which a superuser lets it."""
+    extensions_for_superusers: Annotated[
+        tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=256), Unique(field="extensionsForSuperusers")
+    ] = ()
+    """Which of allowedExtensions the administrator cannot create.
+
+    A resource that asks for one says in its condition ExtensionsReady what a superuser runs in its database."""
     databases: Count | None = None
     """How many databases there are this cluster's resources'."""
 
@@ -85,7 +91,8 @@ def derive(
 def _healthy(found: ServerObjectStatus, pen: conditions.Pen) -> tuple[Condition, ...]:
     reached = pen.write(REACHABLE, "True", Reason.SUCCEEDED, "The administrator logs in.")
     if not found.missing_rights:
-        rights = pen.write(RIGHTS_SUFFICE, "True", Reason.SUCCEEDED, "Nothing is missing.")
+        told = _extensions(found)
+        rights = pen.write(RIGHTS_SUFFICE, "True", Reason.SUCCEEDED, f"Nothing is missing.{told}")
         return (pen.write(conditions.READY, "True", Reason.SUCCEEDED, IN_PLACE), reached, rights)
     lacking = "; ".join(f"{it.right}: {it.sql}" for it in found.missing_rights)
     message = f"The administrator lacks rights; let a superuser run what follows each. {lacking}"
@@ -95,6 +102,16 @@ def _healthy(found: ServerObjectStatus, pen: conditions.Pen) -> tuple[Condition,
         pen.write(conditions.STALLED, "True", reason, message),
         reached,
         pen.write(RIGHTS_SUFFICE, "False", reason, message),
+    )
+
+
+def _extensions(found: ServerObjectStatus) -> str:
+    names = ", ".join(found.extensions_for_superusers)
+    return (
+        f" Of allowedExtensions only a superuser can create {names} here, in each database that asks for it: the "
+        "condition ExtensionsReady of the resource has the statements."
+        if names
+        else ""
     )
 
 

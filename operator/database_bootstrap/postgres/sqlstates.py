@@ -5,6 +5,7 @@ import psycopg
 from database_bootstrap import errors
 from database_bootstrap.postgres.connection import sqlstate_of_refusal
 from database_bootstrap.postgres.login import Login
+from database_bootstrap.postgres.spelling import cure, sql_name
 
 _PASSING: dict[str, type[errors.BootstrapError]] = {
     "08": errors.ServerUnreachable,  # connection_exception
@@ -23,6 +24,9 @@ _PASSING: dict[str, type[errors.BootstrapError]] = {
     "XX000": errors.NotConverging,  # internal_error
 }
 """What heals by itself, by SQLSTATE or its class; everything else is a server's plain no to what was asked."""
+CLOSED = "55000"
+"""Of a login: the database is not currently accepting connections."""
+_OF_THE_DATABASE = frozenset({CLOSED, "3D000", "42501"})
 _WRONG_PASSWORD = "28P01"  # noqa: S105 a SQLSTATE
 _PAGE = 4000
 """Characters of a message that are worth showing."""
@@ -83,16 +87,35 @@ def refusal_of(error: psycopg.OperationalError, login: Login) -> errors.Bootstra
         whose = who if login.server else login.user  # Which may be the role as well.
         return errors.ServerUnreachable(f"No session at {where} as {whose}: {plain(error)}")
     if state.startswith("28"):
-        cure = "check username and password in the admin Secret, and pg_hba.conf"
+        advice = "check username and password in the admin Secret, and pg_hba.conf"
         return errors.AdminLoginRefused(
-            f"{where} refuses {who} (SQLSTATE {state}): {_OWN_STATUS if login.server else cure}",
+            f"{where} refuses {who} (SQLSTATE {state}): {_OWN_STATUS if login.server else advice}",
             is_password=state == _WRONG_PASSWORD,
         )
-    if state == "3D000":
-        return errors.ReferenceRejected(f"The access of {who} names a database that {where} does not have")
     if state == "53300":
         return errors.ServerBusy(f"{where} has no connection left (SQLSTATE 53300)", login="administrator")
+    if state in _OF_THE_DATABASE:
+        return _shut(state, login, who)
     return (passing(state) or errors.ServerUnreachable)(f"{where} accepts no session now (SQLSTATE {state})")
+
+
+def _shut(state: str, login: Login, who: str) -> errors.BootstrapError:
+    if state == CLOSED:
+        return errors.ServerBusy(closed(login.database))
+    if state == "3D000":
+        return errors.ReferenceRejected(f"The access of {who} names a database that {login.endpoint} does not have")
+    grant = f"GRANT CONNECT ON DATABASE {sql_name(login.database)} TO {sql_name(login.user)}"
+    return errors.AccessDenied(
+        f'The administrator "{login.user}" may not connect to database "{login.database}"; {cure(grant)}'
+    )
+
+
+def closed(database: str) -> str:
+    """Return the sentence for a database that a person has closed, as for maintenance."""
+    return (
+        f'Database "{database}" takes no connections, as somebody has set; to open it again, '
+        f"{cure(f'ALTER DATABASE {sql_name(database)} ALLOW_CONNECTIONS true')}"
+    )
 
 
 def plain(error: psycopg.OperationalError) -> str:

@@ -15,7 +15,7 @@ from database_bootstrap.api import rules
 from database_bootstrap.api.access import AccessLevel
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres import ledger
-from database_bootstrap.postgres.spelling import sql_name
+from database_bootstrap.postgres.spelling import cure, sql_name
 from database_bootstrap.postgres.sqlstates import error_of, server_words
 from database_bootstrap.stages import rights, seeding
 from database_bootstrap.stages.database import wanted_schemas
@@ -114,10 +114,10 @@ def compare(visit: Visit, found: Found) -> Sequence[Action]:
         )
     if closed := next((gap for gap in found.gaps or () if gap.closed and gap.missing), None):
         (schema,) = closed.name
+        grant = f"GRANT USAGE ON SCHEMA {sql_name(schema)} TO {sql_name(closed.role)}"
         raise errors.AccessDenied(
-            f'Schema "{schema}" does not belong to role "{visit.spec.role.name}", which cannot let others in; let its '
-            f"owner or a superuser run in the database: GRANT USAGE ON SCHEMA {sql_name(schema)} "
-            f"TO {sql_name(closed.role)}"
+            f'Schema "{schema}" does not belong to role "{visit.spec.role.name}", which cannot let others in; '
+            + cure(grant, database=visit.spec.database.name)
         )
     return tuple(_compare(visit, found))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import Adoption
 from database_bootstrap.postgres.ownership import Mark, mark_in
-from database_bootstrap.postgres.spelling import sql_name
+from database_bootstrap.postgres.spelling import cure, sql_name
 from database_bootstrap.stages import catalogue, creation, identity, policy
 from database_bootstrap.stages.authority import Authority, authority_over
 from database_bootstrap.stages.catalogue import Database, Inside, Tables
@@ -193,8 +193,8 @@ def _check_creation(found: Survey) -> None:
     if not found.authority.may_own:
         raise errors.AccessDenied(
             f'The administrator "{administrator}" may not make a database for role "{name}", which it has not made '
-            f"itself; let a superuser run GRANT {sql_name(name)} TO {sql_name(administrator)} WITH ADMIN OPTION, or "
-            "make the database with the role as its owner. Nothing was changed"
+            "itself. Nothing was changed; make the database with the role as its owner, or "
+            + cure(f"GRANT {sql_name(name)} TO {sql_name(administrator)} WITH ADMIN OPTION")
         )
 
 
@@ -226,7 +226,7 @@ def check_database(visit: Visit, database: Database, authority: Authority | None
     if not authority.may_hand_over:
         raise errors.AccessDenied(
             f'The administrator "{authority.administrator}" may not hand over database "{database.name}" from '
-            f'"{owner}"; let a superuser run {hand_over}. Nothing was changed'
+            f'"{owner}". Nothing was changed; {cure(hand_over)}'
         )
 
 

@@ -11,6 +11,7 @@ from database_bootstrap.errors import AccessDenied, SpecRejected
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import LONGEST, Mark, Owner, mark_in
+from database_bootstrap.postgres.spelling import cure
 from database_bootstrap.stages import ledger_shape, leftovers
 from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.sessions import rows
@@ -226,7 +227,7 @@ async def _read_ledger(
     ledgers: Mapping[str, tuple[bool, list[str]]],
 ) -> dict[str, Any]:
     if "identity" in tables:
-        _check_readable(connection.info.user, tables)
+        _check_readable(connection, tables)
     is_of_role, columns = ledgers.get(ledger.SCHEMA, (False, []))
     has_ledger = set(columns) >= ledger_shape.READ
     aside_is_of_role, columns = ledgers.get(ledger.ASIDE, (False, []))
@@ -247,13 +248,14 @@ async def _read_ledger(
     return known | (ledger_shape.identity_in(found[0]) if found else {})
 
 
-def _check_readable(user: str, tables: Mapping[str, tuple[str, bool]]) -> None:
+def _check_readable(connection: Connection, tables: Mapping[str, tuple[str, bool]]) -> None:
     hidden = [name for name in ledger.TABLES if name in tables and not tables[name][1]]
     if hidden:
+        user = connection.info.user
         raise AccessDenied(
             f'Role "{user}" may not read the ledger (schema dbbootstrap: {", ".join(hidden)}), as after restoring a '
-            f'dump without its rights; let the owner, "{tables[hidden[0]][0]}", or a superuser run in the database: '
-            f"{ledger.grants(user)}"
+            f'dump without its rights; its owner, "{tables[hidden[0]][0]}", can let it, or '
+            + cure(ledger.grants(user), database=connection.info.dbname)
         )
 
 

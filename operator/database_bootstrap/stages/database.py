@@ -9,8 +9,8 @@ from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.api.v1alpha1 import Adoption, Spec
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin
-from database_bootstrap.postgres.spelling import sql_name
-from database_bootstrap.stages import adoption, catalogue, creation, identity, ledger_actions
+from database_bootstrap.postgres.spelling import cure, sql_name
+from database_bootstrap.stages import adoption, catalogue, creation, identity, ledger_actions, owner_permits, permits
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
 from database_bootstrap.stages.authority import Authority, authority_over
@@ -23,7 +23,7 @@ from database_bootstrap.stages.claims import (
     require_database_gone,
     was_said_to_be_ours,
 )
-from database_bootstrap.stages.stage import Action, Conclusion, Stage
+from database_bootstrap.stages.stage import Action, Conclusion, Refusal, Stage
 from database_bootstrap.stages.visit import Visit
 
 
@@ -37,9 +37,11 @@ class Found:
     tables: Tables | None = None
     """Only counted in a database without mark and ledger: what has tables was not made here a moment ago."""
     authority: Authority | None = None
+    """Only asked for where a database is to be taken from another owner."""
     may_take_ledger: bool = False
     """It names another resource, or this one under another uid, and the administrator may correct that."""
-    """Only asked for where a database is to be taken from another owner."""
+    is_unseen: bool = False
+    """Only a plan has this: what lets the role in is planned, and what the database holds is not known yet."""
 
 
 async def observe(visit: Visit) -> Found:
@@ -53,8 +55,8 @@ async def observe(visit: Visit) -> Found:
         await require_database_gone(visit, database, database.mark.owner)
     if not _may_be_entered(visit, database):
         return Found(database=database, authority=await _authority(visit, database))
-    if visit.planning and await visit.sessions.try_role() is None:
-        return Found(database=database)
+    if visit.planning and await visit.sessions.try_role() is None and not visit.sessions.is_shut_out:
+        return Found(database=database, is_unseen=True)
     session = visit.sessions.as_role or await visit.sessions.owner()
     inside = await catalogue.look_inside(session)
     if owner := inside.owner:
@@ -132,6 +134,10 @@ def _was_intended(visit: Visit, database: Database) -> bool:
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the database as wanted; raise for another's, and for what only a new one could satisfy."""
     name = visit.spec.database.name
+    if found.is_unseen and found.database:
+        _check_ownership(visit, found, found.database)
+        creation.check(visit.spec.database, found.database)
+        return ()
     if found.database is None or found.database.mark is None or _is_takeable(visit, found.database):
         identity.check(visit.subject, visit.pin, found.database, found.inside)
     if found.database is None:
@@ -238,8 +244,10 @@ def _compare_contents(visit: Visit, inside: Inside, origin: Origin) -> Iterator[
         if owner is None:
             yield actions.CreateSchema(name=schema)
         elif owner != spec.role.name:
+            give = f"ALTER SCHEMA {sql_name(schema)} OWNER TO {sql_name(spec.role.name)}"
             raise errors.SettingMismatch(
-                f'Schema "{schema}" is owned by "{owner}" instead of "{spec.role.name}"; it is left alone'
+                f'Schema "{schema}" is owned by "{owner}" instead of "{spec.role.name}"; it is left alone. If it is to '
+                f"be this role's, {cure(give, database=spec.database.name)}"
             )
 
 
@@ -263,6 +271,13 @@ def wanted_schemas(spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(schema.name for schema in spec.schemas), *sorted(tools - {"public"})]))
 
 
+async def permit(visit: Visit, found: Found, planned: Sequence[Action]) -> Refusal | None:
+    """Refuse what the administrator may not make, and what the role may not set."""
+    if found.database is None and (refusal := await permits.to_make_database(visit)):
+        return refusal
+    return await owner_permits.for_database(visit, planned, is_there=found.database is not None)
+
+
 def conclude(visit: Visit, found: Found) -> Conclusion:
     """Say that the database is there, and who else may enter it."""
     name = visit.spec.database.name
@@ -276,4 +291,4 @@ def conclude(visit: Visit, found: Found) -> Conclusion:
     )
 
 
-STAGE = Stage(name=StageName.DATABASE, observe=observe, compare=compare, conclude=conclude)
+STAGE = Stage(name=StageName.DATABASE, observe=observe, compare=compare, conclude=conclude, permit=permit)

@@ -7,8 +7,8 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import StageName
 from database_bootstrap.postgres.outage import Outage
-from database_bootstrap.postgres.spelling import sql_name
-from database_bootstrap.stages import catalogue, deletion_role, identity, ledger_trust
+from database_bootstrap.postgres.spelling import cure, sql_name
+from database_bootstrap.stages import catalogue, deletion_role, identity, ledger_trust, permits
 from database_bootstrap.stages import deletion_compare as compare
 from database_bootstrap.stages import deletion_state as state
 from database_bootstrap.stages.catalogue import Database
@@ -61,6 +61,9 @@ async def _see_to_database(departure: Departure) -> str | None:
         departure.kept.append(kept)
         return kept
     compare.check_contents(departure.subject, contents)
+    if role and compare.why_not_ours(departure.subject, role.mark) is None:
+        # Otherwise it would be left behind without its database.
+        await permits.require_power_to_drop(await departure.aside(), departure.role)
     await _drop_database(departure, database)
     incarnation = f", incarnation {contents.ledger.incarnation}" if contents.ledger else ""
     text = f'drop database "{database.name}" (oid {database.oid}{incarnation})'
@@ -73,9 +76,12 @@ async def _contents(departure: Departure, database: Database) -> state.Contents:
     try:
         ledger = await ledger_trust.read(await departure.sessions.administrator(database.name), departure.role)
     except errors.AccessDenied as error:
+        grants = (
+            f"GRANT USAGE ON SCHEMA dbbootstrap TO {sql_name(who)}",
+            f"GRANT SELECT ON dbbootstrap.identity TO {sql_name(who)}",
+        )
         raise errors.AccessDenied(
-            f'{error.message}. Let a superuser run in database "{database.name}": GRANT USAGE ON SCHEMA dbbootstrap TO '
-            f"{sql_name(who)}; GRANT SELECT ON dbbootstrap.identity TO {sql_name(who)}"
+            f"{error.message}. Nothing was dropped; {cure(*grants, database=database.name)}"
         ) from None
     except errors.NotOwned as error:
         raise errors.NotOwned(
@@ -94,7 +100,7 @@ async def _require_entry(departure: Departure, database: Database) -> str:
     if not may_enter:
         raise errors.AccessDenied(
             f'The administrator "{who}" may not enter database "{database.name}" to see what it holds; nothing was '
-            f"dropped. Let a superuser run: GRANT CONNECT ON DATABASE {sql_name(database.name)} TO {sql_name(who)}"
+            f"dropped; {cure(f'GRANT CONNECT ON DATABASE {sql_name(database.name)} TO {sql_name(who)}')}"
         )
     return str(who)
 

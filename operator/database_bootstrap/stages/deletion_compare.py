@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from psycopg import sql
+
 from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.ownership import Mark, Origin
-from database_bootstrap.postgres.spelling import sql_name
+from database_bootstrap.postgres.spelling import cure, sql_name
 from database_bootstrap.stages.catalogue import Database
 from database_bootstrap.stages.deletion_state import Contents, Dependent, Role
 from database_bootstrap.stages.subject import Subject
@@ -68,9 +70,13 @@ def check_contents(subject: Subject, contents: Contents) -> None:
     _check_identity(subject, contents, quoted)
     if contents.at_work:
         who = ", ".join(f'"{login}" ({count})' for login, count in contents.at_work.items())
+        end = sql.SQL(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+            " WHERE datname = {} AND usename IN ({})"
+        ).format(sql.Literal(contents.database.name), sql.SQL(", ").join(map(sql.Literal, contents.at_work)))
         raise errors.ServerBusy(
             f"{quoted} is in use by others than its role, and only the role's own sessions are ended; nothing was "
-            f"dropped. Waits for sessions of {who}"
+            f"dropped. Waits for sessions of {who}; where they are in nobody's way, {cure(end.as_string())}"
         )
 
 

@@ -10,11 +10,10 @@ from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.api.outcomes import StageName
-from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages import deletion_compare as compare
 from database_bootstrap.stages import deletion_state as state
-from database_bootstrap.stages import marking
+from database_bootstrap.stages import marking, permits
 from database_bootstrap.stages.departure import Departure, Drop
 from database_bootstrap.stages.sessions import execute, rows
 
@@ -85,12 +84,9 @@ async def with_admin_option(departure: Departure, work: Awaitable[Value]) -> Val
     """Do what since PostgreSQL 16 only whoever made a role, or was given it, may do."""
     try:
         return await work
-    except errors.AccessDenied as error:
-        who = (await departure.credentials.administrator()).user
-        raise errors.AccessDenied(
-            f"{error.message}. Let a superuser run: GRANT {sql_name(departure.role)} "
-            f"TO {sql_name(who)} WITH ADMIN OPTION"
-        ) from None
+    except errors.AccessDenied:
+        await permits.require_power_to_drop(await departure.aside(), departure.role)
+        raise
 
 
 async def _lock_out(departure: Departure) -> None:

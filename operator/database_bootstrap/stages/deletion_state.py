@@ -27,11 +27,17 @@ _DEPENDENTS = """
 """
 """A user mapping is its role's by name alone: whoever has the foreign server makes it, for whom he likes."""
 _AT_WORK = """
-    SELECT usename, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
-    WHERE datname = %s AND usename <> %s AND state IS DISTINCT FROM 'idle'
+    SELECT a.usename, pg_catalog.count(*)
+    FROM pg_catalog.pg_stat_activity a
+    JOIN pg_catalog.pg_roles o ON o.oid = a.usesysid
+    JOIN pg_catalog.pg_roles me ON me.rolname = current_user
+    WHERE a.datname = %s AND a.usename <> %s AND (a.state IS DISTINCT FROM 'idle' OR NOT (
+        me.rolsuper OR (NOT o.rolsuper AND (
+            pg_catalog.pg_has_role(me.oid, o.oid, 'USAGE')
+            OR pg_catalog.pg_has_role(me.oid, 'pg_signal_backend', 'USAGE')))))
     GROUP BY 1 ORDER BY 1
 """
-"""Sessions whose state the administrator may not see count as being at work."""
+"""Sessions whose state the administrator may not see, and such as it may not end, count as being at work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from database_bootstrap.postgres.login import Login
 from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
 from database_bootstrap.postgres.sqlstates import error_of, refusal_of
+from database_bootstrap.stages.extension_permits import IS_LENT_POWER
 from database_bootstrap.stages.sessions import Door, rows
 from database_bootstrap.stages.subject import Turn
 from database_bootstrap.stages.surroundings import Platform, SharedServer
@@ -23,9 +24,18 @@ from database_bootstrap.stages.surroundings import Platform, SharedServer
 OLDEST = 15
 SHOWN = 8
 """Roles that are named one by one; the others are named when these are seen to."""
-_ADMINISTRATOR = """
-    SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, pg_catalog.pg_is_in_recovery()
+_ADMINISTRATOR = f"""
+    SELECT rolname, rolsuper, rolcreaterole, rolcreatedb,
+           rolsuper OR coalesce((SELECT d.datistemplate OR pg_catalog.pg_has_role(d.datdba, 'USAGE')
+                                 FROM pg_catalog.pg_database d WHERE d.datname = 'template1'), true),
+           rolsuper OR {IS_LENT_POWER},
+           pg_catalog.pg_is_in_recovery()
     FROM pg_catalog.pg_roles WHERE rolname = current_user
+"""  # noqa: S608 constants
+_FOR_SUPERUSERS = """
+    SELECT v.name FROM pg_catalog.pg_available_extension_versions v
+    JOIN pg_catalog.pg_available_extensions e ON e.name = v.name AND e.default_version = v.version
+    WHERE v.name = ANY(%s) AND v.superuser AND NOT v.trusted ORDER BY 1
 """
 _DATABASES = """
     SELECT said.comment, o.rolname, pg_catalog.pg_has_role(current_user, o.oid, 'MEMBER WITH ADMIN OPTION')
@@ -69,6 +79,10 @@ class Administrator:
     is_superuser: bool
     creates_roles: bool
     creates_databases: bool
+    copies_template: bool = True
+    """It may make databases from template1, as is the default."""
+    creates_extensions: bool = False
+    """Such as are not trusted: it is a superuser, or a provider lends it the power."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +114,7 @@ async def _observe(look: Look, login: Login, connection: Connection) -> ServerOb
     major = connection.info.server_version // 10_000
     if major < OLDEST:
         raise errors.SpecRejected(f"{login.endpoint} is PostgreSQL {major}; {OLDEST} or newer is needed")
-    ((name, is_superuser, roles, databases, is_standby),) = await rows(
-        connection, _ADMINISTRATOR, doing="look for rights"
-    )
-    if is_standby:
-        raise errors.ServerReadOnly(f"{login.endpoint} is a standby: point the admin Secret at the primary")
-    me = Administrator(name=name, is_superuser=is_superuser, creates_roles=roles, creates_databases=databases)
+    me = await _administrator(login, connection)
     claims = list(_claims(await rows(connection, _DATABASES, doing="look for databases"), look.cluster))
     return ServerObjectStatus(
         server=ServerStatus(
@@ -114,10 +123,35 @@ async def _observe(look: Look, login: Login, connection: Connection) -> ServerOb
             version=connection.info.parameter_status("server_version"),
             system_identifier=await ledger.system_identifier(connection),
         ),
-        administrator=AdministratorStatus(name=name, superuser=is_superuser),
+        administrator=AdministratorStatus(name=me.name, superuser=me.is_superuser),
         missing_rights=missing_rights(me, claims, major),
+        extensions_for_superusers=await _for_superusers(look, connection, me),
         databases=len(claims),
     )
+
+
+async def _administrator(login: Login, connection: Connection) -> Administrator:
+    ((name, is_superuser, roles, databases, template, extensions, is_standby),) = await rows(
+        connection, _ADMINISTRATOR, doing="look for rights"
+    )
+    if is_standby:
+        raise errors.ServerReadOnly(f"{login.endpoint} is a standby: point the admin Secret at the primary")
+    return Administrator(
+        name=name,
+        is_superuser=is_superuser,
+        creates_roles=roles,
+        creates_databases=databases,
+        copies_template=template,
+        creates_extensions=extensions,
+    )
+
+
+async def _for_superusers(look: Look, connection: Connection, me: Administrator) -> tuple[str, ...]:
+    """Return which of the allowed extensions this administrator cannot create; `*` names none."""
+    if me.creates_extensions:
+        return ()
+    allowed = list(look.server.spec.allowed_extensions)
+    return tuple(name for (name,) in await rows(connection, _FOR_SUPERUSERS, (allowed,), doing="ask for extensions"))
 
 
 def _claims(found: Sequence[Any], cluster: str) -> Iterator[Claim]:
@@ -141,6 +175,9 @@ def missing_rights(me: Administrator, claims: Sequence[Claim], major: int) -> tu
             sql=_text("ALTER ROLE {} " + " ".join(attributes), me.name),
         )
     ][: len(attributes)]
+    if not me.copies_template:
+        statement = _text("ALTER DATABASE {} IS_TEMPLATE true", "template1")
+        lacking.append(MissingRight(right="copying template1, which is not marked as a template", sql=statement))
     # Before 16 CREATEROLE is power over every role that is no superuser. What was adopted was never in its power.
     foreign = dict.fromkeys(
         claim.role

@@ -12,7 +12,7 @@ from database_bootstrap import errors
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Origin
-from database_bootstrap.postgres.spelling import sql_name
+from database_bootstrap.postgres.spelling import cure, sql_name
 from database_bootstrap.postgres.sqlstates import error_of
 from database_bootstrap.stages import ledger_trust
 from database_bootstrap.stages.sessions import execute, rows
@@ -110,10 +110,10 @@ class SetLedgerAside:
         try:
             await execute(await visit.sessions.owner(), statement, doing=str(self))
         except errors.AccessDenied as error:
+            rename = f"ALTER SCHEMA dbbootstrap RENAME TO {ledger.ASIDE}"
+            give = f"ALTER SCHEMA {ledger.ASIDE} OWNER TO {sql_name(visit.spec.role.name)}"
             raise errors.AccessDenied(
-                f'{error.message}. Let a superuser run in database "{visit.spec.database.name}": '
-                f"ALTER SCHEMA dbbootstrap RENAME TO {ledger.ASIDE}; "
-                f"ALTER SCHEMA {ledger.ASIDE} OWNER TO {sql_name(visit.spec.role.name)}"
+                f"{error.message}. To go on, {cure(rename, give, database=visit.spec.database.name)}"
             ) from None
 
 

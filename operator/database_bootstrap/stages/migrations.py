@@ -17,11 +17,11 @@ from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages import baseline, catalogue, gate, histories, leftovers, tooling
+from database_bootstrap.stages import baseline, catalogue, gate, histories, leftovers, owner_permits, tooling
 from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.risks import Risk
 from database_bootstrap.stages.risks import check as check_risks
-from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
+from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Refusal, Stage
 from database_bootstrap.stages.visit import Visit
 from database_bootstrap.tools import resolution
 from database_bootstrap.tools.resolution import Word
@@ -145,6 +145,11 @@ def compare(visit: Visit, found: Found | None) -> Sequence[Action]:
     return [*actions, apply]
 
 
+async def permit(visit: Visit, found: Found | None, planned: Sequence[Action]) -> Refusal | None:
+    """Refuse what would fail at its first statement."""
+    return await owner_permits.to_migrate(visit)
+
+
 def conclude(visit: Visit, found: Found | None) -> Conclusion:
     """Say how far the migrations are."""
     if found is None:
@@ -220,6 +225,8 @@ async def _apply(visit: Visit, tool: Tool[Any], source: Any, pending: tuple[str,
         done = visit.count_changes() - before
         # A baseline is one change, whatever it records, and the first one.
         histories.note_failure(visit, failure, done + len(run.baseline) - 1 if done and run.baseline else done)
+        if remark := await owner_permits.remark_on(visit, failure):
+            raise failure.with_remark(remark) from None
         raise
     except psycopg.Error as error:
         raise error_of(error, "apply the migrations") from None
@@ -238,4 +245,4 @@ def owner_settings(spec: v1alpha1.MigrationsSpec | None) -> Settings:
     return settings
 
 
-STAGE = Stage(name=StageName.MIGRATIONS, observe=observe, compare=compare, conclude=conclude)
+STAGE = Stage(name=StageName.MIGRATIONS, observe=observe, compare=compare, conclude=conclude, permit=permit)

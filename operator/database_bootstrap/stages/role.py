@@ -7,9 +7,9 @@ from typing import Any
 from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
-from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
+from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.postgres.spelling import sql_name
-from database_bootstrap.stages import adoption, catalogue, identity, passwords
+from database_bootstrap.stages import adoption, catalogue, identity, passwords, permits
 from database_bootstrap.stages import role_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptRole
 from database_bootstrap.stages.authority import Authority, authority_over
@@ -24,53 +24,12 @@ from database_bootstrap.stages.claims import (
     require_role_gone,
     was_said_to_be_ours,
 )
-from database_bootstrap.stages.sessions import rows
-from database_bootstrap.stages.stage import Action, Conclusion, Stage
+from database_bootstrap.stages.role_state import Role, find_role
+from database_bootstrap.stages.stage import Action, Conclusion, Refusal, Stage
 from database_bootstrap.stages.visit import Visit
 
-_QUERY = """
-    SELECT rolcanlogin, rolconnlimit, pg_catalog.shobj_description(oid, 'pg_authid'),
-           (SELECT pg_catalog.right(pg_catalog.shobj_description(d.oid, 'pg_database'), 4096)
-            FROM pg_catalog.pg_database d WHERE d.datname = %s AND d.datdba = r.oid),
-           rolvaliduntil < pg_catalog.now(),
-           pg_catalog.array_remove(ARRAY[
-               CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
-               CASE WHEN rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END], NULL),
-           pg_catalog.array_remove(ARRAY[
-               CASE WHEN rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END, CASE WHEN NOT rolinherit THEN 'NOINHERIT' END,
-               CASE WHEN rolcreatedb THEN 'CREATEDB' END,
-               CASE WHEN rolconnlimit >= 0 THEN 'CONNECTION LIMIT ' || rolconnlimit END,
-               CASE WHEN rolvaliduntil IS NOT NULL THEN 'VALID UNTIL ' || rolvaliduntil END], NULL)
-    FROM pg_catalog.pg_roles r WHERE rolname = %s
-"""
 _REFUSED = "28P01"
 """What the server says of a role that is not there as well."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
-    """A row of pg_roles, as the server reports it."""
-
-    can_login: bool
-    connection_limit: int
-    comment: str | None
-    database_comment: str | None
-    """Of the database that the resource wants, where the role owns it."""
-    expired: bool
-    """VALID UNTIL lies in the past: no password logs in."""
-    powers: tuple[str, ...]
-    attributes: tuple[str, ...]
-    """What CREATE ROLE would have to say to make it."""
-
-    @property
-    def own_mark(self) -> Mark | None:
-        """Whose it is, as its own comment says."""
-        return mark_in(self.comment)
-
-    @property
-    def mark(self) -> Mark | None:
-        """Whose it is; where it says nothing itself, its database speaks for it."""
-        return self.own_mark or mark_in(self.database_comment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +62,7 @@ async def observe(visit: Visit) -> Found:
         await visit.sessions.try_role()
     # The database's owner writes its comment: where nothing may be adopted only the ledger speaks for the role.
     speaks = None if visit.subject.adoption_refused_by else visit.spec.database.name
-    found = await rows(await visit.view(), _QUERY, (speaks, visit.spec.role.name), doing="look for the role")
-    role = _role(*found[0]) if found else None
+    role = await find_role(await visit.view(), visit.spec.role.name, speaks)
     visit.role_mark = role.mark if role else None
     await require_role_gone(visit, role.comment if role else None)
     survey = await _survey(visit, role) if role and role.mark is None else None
@@ -148,19 +106,6 @@ async def _squatter(visit: Visit) -> dict[str, Any]:
     return {"database": database, "authority": await authority_over(visit, database) if database else None}
 
 
-def _role(can_login: bool, limit: int, *rest: Any) -> Role:
-    comment, database_comment, expired, powers, attributes = rest
-    return Role(
-        can_login=can_login,
-        connection_limit=limit,
-        comment=comment,
-        database_comment=database_comment,
-        expired=bool(expired),
-        powers=tuple(powers),
-        attributes=tuple(attributes),
-    )
-
-
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the role as wanted; raise `NotOwned` and its kin for one that must not be touched."""
     if found.role is None:
@@ -198,7 +143,7 @@ def _check(visit: Visit, found: Found, role: Role) -> None:
             f"ALTER ROLE {sql_name(name)} {' '.join(f'NO{power}' for power in role.powers)}"
         )
     if not (found.password_kept or found.password_published or passwords.is_due(visit, role.own_mark, found.rotation)):
-        raise passwords.lost(visit, role.mark)
+        raise passwords.lost(visit, role.own_mark)
 
 
 def _compare_present(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
@@ -276,6 +221,11 @@ def _compare_mark(visit: Visit, found: Found, role: Role) -> Iterator[Action]:
             )
 
 
+async def permit(visit: Visit, found: Found, planned: Sequence[Action]) -> Refusal | None:
+    """Refuse what the administrator may not do; no password is made that could not be set."""
+    return await permits.for_role(visit, planned, makes_database=found.database is None)
+
+
 def conclude(visit: Visit, found: Found) -> Conclusion:
     """Say that the role is there."""
     assert found.role is not None
@@ -297,4 +247,4 @@ def _origin(role: Role) -> status.Origin | None:
     return status.Origin.ADOPTED if role.mark.role_unmarked else status.Origin(role.mark.origin)
 
 
-STAGE = Stage(name=StageName.ROLE, observe=observe, compare=compare, conclude=conclude)
+STAGE = Stage(name=StageName.ROLE, observe=observe, compare=compare, conclude=conclude, permit=permit)

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from database_bootstrap import errors
 from database_bootstrap.postgres import scram
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
-from database_bootstrap.postgres.spelling import sql_name
 from database_bootstrap.stages import marking
-from database_bootstrap.stages.sessions import execute, rows
+from database_bootstrap.stages.sessions import execute
 from database_bootstrap.stages.visit import Visit
 
 
@@ -57,7 +55,6 @@ class CreateRole:
 
     async def run(self, visit: Visit) -> None:
         connection = await visit.sessions.administrator()
-        await require_rights(visit)
         mark = Mark(owner=visit.subject.owner, database=visit.spec.database.name, origin=Origin.CREATED)
         name = sql.Identifier(self.name)
         await execute(
@@ -99,24 +96,6 @@ def from_whom(comment: str | None, is_said: bool) -> str:
     """Return the words for what a person has said, for a comment that names another resource."""
     before = mark_in(comment)
     return f" from {before.owner}, as a person said" if before and is_said else ""
-
-
-async def require_rights(visit: Visit) -> None:
-    """Raise `AccessDenied` with the cure where the administrator may not create roles and databases."""
-    if visit.rights_known:
-        return
-    connection = await visit.sessions.administrator()
-    query = (
-        "SELECT rolsuper OR (rolcreaterole AND rolcreatedb), rolname FROM pg_catalog.pg_roles"
-        " WHERE rolname = current_user"
-    )
-    ((sufficient, name),) = await rows(connection, query, doing="look at the administrator's rights")
-    if not sufficient:
-        raise errors.AccessDenied(
-            f'The administrator "{name}" may not create roles and databases; let a superuser run: '
-            f"ALTER ROLE {sql_name(name)} CREATEROLE CREATEDB"
-        )
-    visit.rights_known = True
 
 
 async def _verifier(visit: Visit) -> str:

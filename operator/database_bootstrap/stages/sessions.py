@@ -11,10 +11,12 @@ from database_bootstrap import errors
 from database_bootstrap.postgres import session
 from database_bootstrap.postgres.connection import Connection, sqlstate_of_refusal
 from database_bootstrap.postgres.login import Login, Settings
-from database_bootstrap.postgres.sqlstates import error_of, passing, refusal_of
+from database_bootstrap.postgres.spelling import cure, sql_name
+from database_bootstrap.postgres.sqlstates import CLOSED, closed, error_of, passing, refusal_of
 
 Query = sql.SQL | sql.Composed | str
 Arguments = tuple[Any, ...] | Mapping[str, Any]
+_MAY_NOT_ENTER = "42501"
 Door = Callable[[Login], AbstractAsyncContextManager[None]]
 """Lets an administrator's login be tried, or not."""
 
@@ -50,6 +52,11 @@ class Sessions:
         """A session as the role in its database that is open already, if any; one that only reads before the other."""
         return self._open.get("observer") or self._open.get("owner")
 
+    @property
+    def is_shut_out(self) -> bool:
+        """Whether the password was right, and the role may not enter its database all the same."""
+        return self.refusal in {_MAY_NOT_ENTER, CLOSED}
+
     async def administrator(self, database: str | None = None) -> Connection:
         """Return the administrator's session in this database, by default the one that the admin Secret names."""
         login = await self._administrator_login()
@@ -75,13 +82,15 @@ class Sessions:
 
     async def another(self) -> Connection:
         """Return a reading session as the role that is not the owner's: what it sees is committed."""
-        return self._open.get("observer") or self._must(
+        return self._open.get("observer") or await self._must(
             await self._try("observer", session.OBSERVER, session.LOOK_SECONDS)
         )
 
     async def owner(self) -> Connection:
         """Return the role's session for changes."""
-        return self._open.get("owner") or self._must(await self._try("owner", self._owner_settings, self._owner_limit))
+        return self._open.get("owner") or await self._must(
+            await self._try("owner", self._owner_settings, self._owner_limit)
+        )
 
     def forget_refusal(self) -> None:
         """Let the role try again: its password or its database has just been made."""
@@ -107,9 +116,11 @@ class Sessions:
             return None
         return self._open[name]
 
-    def _must(self, opened: Connection | None) -> Connection:
+    async def _must(self, opened: Connection | None) -> Connection:
         if opened is not None:
             return opened
+        if self.is_shut_out and (login := await self._role_login()):
+            raise _shut_out(login, self.refusal)
         if self.refusal and passing(self.refusal):
             raise errors.ServerBusy(
                 f"The server takes no session of the role now (SQLSTATE {self.refusal})",
@@ -128,6 +139,16 @@ class Sessions:
     async def _close(self, name: str) -> None:
         if opened := self._open.pop(name, None):
             await opened.close()
+
+
+def _shut_out(login: Login, state: str | None) -> errors.BootstrapError:
+    if state == CLOSED:
+        return errors.ServerBusy(closed(login.database))
+    grant = f"GRANT CONNECT ON DATABASE {sql_name(login.database)} TO {sql_name(login.user)}"
+    return errors.RoleLoginRefused(
+        f'Role "{login.user}" may not connect to its own database "{login.database}", as somebody has revoked CONNECT; '
+        f"{cure(grant)}"
+    )
 
 
 async def rows(connection: Connection, query: Query, arguments: Arguments = (), *, doing: str) -> list[Any]:

@@ -39,6 +39,23 @@ class Conclusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Somebody lacks a right to what is to be done, and nothing of it is begun."""
+
+    error: BootstrapError
+    """Says which right, and how a superuser gives it."""
+    meanwhile: Sequence[Action] = ()
+    """What is done all the same, as the cure is for something that this makes first."""
+    is_for_later: bool = False
+    """The cure cannot be run yet, so that a plan says it and goes on."""
+
+
+async def _permit_all(visit: Visit, found: object, actions: Sequence[Action]) -> Refusal | None:
+    """What the stage does needs no right that could be missing."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage(Generic[Found]):
     """One thing that converges."""
 
@@ -49,6 +66,8 @@ class Stage(Generic[Found]):
     """Pure: what must be run to turn what was found into what is wanted; raises what cannot be."""
     conclude: Callable[[Visit, Found], Conclusion]
     """Pure: what to say of what was found."""
+    permit: Callable[[Visit, Found, Sequence[Action]], Awaitable[Refusal | None]] = _permit_all
+    """Reads only: whether the administrator, and the role, may do all of it; asked before the first of it is done."""
 
     async def run(self, visit: Visit) -> Outcome:
         """Make it so, and say how it stands; raise our errors only."""
@@ -60,8 +79,12 @@ class Stage(Generic[Found]):
     async def _converge(self, visit: Visit) -> Outcome:
         found = await self.observe(visit)
         actions = self.compare(visit, found)
+        refusal = await self.permit(visit, found, actions) if actions else None
         if visit.planning:
-            return self._planned(actions)
+            return self._planned(actions, refusal)
+        if refusal:
+            await self._act(visit, refusal.meanwhile)
+            raise refusal.error
         if actions:
             await self._act(visit, actions)
             found = await self.observe(visit)
@@ -91,11 +114,14 @@ class Stage(Generic[Found]):
             raise
         await visit.write_audit()
 
-    def _planned(self, actions: Sequence[Action]) -> Outcome:
+    def _planned(self, actions: Sequence[Action], refusal: Refusal | None) -> Outcome:
+        if refusal and not refusal.is_for_later:
+            raise refusal.error
         return Outcome(
             stage=self.name,
             verdict=Verdict.DONE,
             reason=Reason.PROGRESSING if actions else Reason.SUCCEEDED,
             message=f"{len(actions)} to do" if actions else "Nothing to do",
             changes=tuple(map(str, actions)),
+            warnings=(refusal.error.message,) if refusal else (),
         )

@@ -92,8 +92,6 @@ class Visit:
     """The administrator may comment on the role; asked where it carries no mark."""
     role_is_new: bool = False
     """The role was made by this visit: its password is known to be right, and there is no database to log in to yet."""
-    rights_known: bool = False
-    """The administrator was found to have what making roles and databases takes."""
     database_exists: bool = False
     leftovers: tuple[Leftover, ...] = ()
     """What was found in the database that keeps later migrations from working."""
