@@ -584,17 +584,17 @@ async def test_what_needs_more_says_so_before_it_fails(bootstrap: Bootstrap, wha
         assert world(bootstrap) == before
     if not row.fails:
         planned_words = [words for it in planned.outcomes for words in (it.message, *it.warnings)]
-        assert cure_in(said) in " ".join(planned_words)
+        assert told_to_run(said) in " ".join(planned_words)
     before = world(bootstrap)
     again = await bootstrap.apply()
-    assert again.trouble and cure_in(again.trouble.message) == cure_in(said)
+    assert again.trouble and told_to_run(again.trouble.message) == told_to_run(said)
     assert again.changes == () and world(bootstrap) == before
     bootstrap.run_cure(said)
     await bootstrap.ready()
     assert (await bootstrap.ready()).changes == ()
 
 
-def cure_in(message: str) -> str:
+def told_to_run(message: str) -> str:
     return message.partition("let a superuser run")[2]
 
 
@@ -619,3 +619,118 @@ def world(shop: Bootstrap) -> Any:
     except psycopg.OperationalError:
         found.append("no database, or closed")
     return found, {name: secret.data for name, secret in shop.drawer.secrets.items()}
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["CREATEDB", "CREATEROLE", "neither", "template that is none", "limit of a role of another administrator"],
+)
+async def test_status_of_a_server_has_the_same_statements(bootstrap: Bootstrap, what: str) -> None:
+    row = NEEDS_MORE[what]
+    await row.arrange(bootstrap)
+    report = await bootstrap.apply()
+    bootstrap.offer()
+    offered = bootstrap.drawer.servers["main"]
+    missing = (await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")).found.missing_rights
+    if bootstrap.server.major < row.since:
+        assert missing == ()
+        return
+    assert report.trouble
+    assert told_to_run(report.trouble.message) == f": {'; '.join(it.sql for it in missing)}"
+    bootstrap.run_cure(report.trouble.message)
+    assert (await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")).found.missing_rights == ()
+
+
+async def test_status_of_a_server_names_extensions_of_superusers(bootstrap: Bootstrap) -> None:
+    bootstrap.offer(allowedExtensions=["pg_trgm", "pageinspect", "no_such_thing", "dblink"])
+    offered = bootstrap.drawer.servers["main"]
+
+    async def named() -> tuple[str, ...]:
+        inspection = await bootstrap.engine.inspect(offered, bootstrap.drawer, "tests")
+        assert inspection.error is None
+        assert inspection.found.missing_rights == ()
+        return inspection.found.extensions_for_superusers
+
+    assert await named() == ("dblink", "pageinspect")
+    bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.admin.user}" SUPERUSER')
+    assert await named() == ()
+    bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.admin.user}" NOSUPERUSER')
+    bootstrap.as_superuser("CREATE ROLE rds_superuser")
+    assert await named() == ()
+
+
+async def test_where_a_provider_lends_power_only_trying_tells(bootstrap: Bootstrap) -> None:
+    bootstrap.as_superuser("CREATE ROLE rds_superuser")
+    await bootstrap.ready()
+    bootstrap.raw["extensions"] = [{"name": "pageinspect"}]
+    assert (await bootstrap.plan()).changes == ("create extension pageinspect",)
+    before = world(bootstrap)
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.ACCESS_DENIED
+    assert world(bootstrap) == before
+    bootstrap.run_cure(report.trouble.message)
+    await bootstrap.ready()
+
+
+async def test_deletion_drops_nothing_where_the_role_would_be_left(bootstrap: Bootstrap) -> None:
+    await _made_by_another(bootstrap)
+    bootstrap.as_superuser(
+        f'GRANT USAGE ON SCHEMA dbbootstrap TO "{bootstrap.admin.user}";'
+        f'GRANT SELECT ON dbbootstrap.identity TO "{bootstrap.admin.user}"',
+        bootstrap.database,
+    )
+    # A member of the role, which may drop what the role owns; but not the role.
+    bootstrap.as_superuser(f'GRANT "{bootstrap.role}" TO "{bootstrap.admin.user}"')
+    if bootstrap.server.major < 16:
+        bootstrap.as_superuser(f'ALTER ROLE "{bootstrap.admin.user}" NOCREATEROLE')
+    before = world(bootstrap)
+    ending = await bootstrap.delete()
+    assert ending.error and ending.error.reason == Reason.ACCESS_DENIED
+    assert f'may not drop role "{bootstrap.role}"' in ending.error.message
+    assert ending.drops == () and world(bootstrap) == before
+    bootstrap.run_cure(ending.error.message)
+    assert (await bootstrap.delete()).error is None
+
+
+async def test_deletion_waits_for_sessions_that_the_administrator_sees_and_may_not_end(bootstrap: Bootstrap) -> None:
+    await _made(bootstrap)
+    bootstrap.as_superuser(f'GRANT pg_monitor TO "{bootstrap.admin.user}"')
+    with psycopg.connect(bootstrap.server.dsn(bootstrap.database), autocommit=True) as somebody:
+        ending = await bootstrap.delete()
+        assert ending.error and ending.error.reason == Reason.SERVER_BUSY
+        assert ending.drops == ()
+        bootstrap.run_cure(ending.error.message)
+        with pytest.raises(psycopg.OperationalError):
+            somebody.execute("SELECT 1")
+    assert (await bootstrap.delete()).error is None
+
+
+async def test_plan_takes_no_drifted_password_for_lost_data(bootstrap: Bootstrap) -> None:
+    await _made(bootstrap)
+    bootstrap.as_superuser(f"ALTER ROLE \"{bootstrap.role}\" PASSWORD 'by hand'")
+    planned = await bootstrap.plan()
+    assert planned.trouble is None
+    assert planned.changes[0] == f'set the password of role "{bootstrap.role}" to that of its Secret'
+
+
+async def test_lost_password_is_rotated_where_the_role_says_whose_it_is(bootstrap: Bootstrap) -> None:
+    await _made(bootstrap)
+    for name in ("shop-db", "shop-role"):
+        del bootstrap.drawer.secrets[name]
+    trouble = (await bootstrap.apply()).trouble
+    assert trouble and trouble.reason is Reason.PASSWORD_LOST
+    assert names.ANNOTATION_ROTATE_PASSWORD in trouble.message
+    bootstrap.annotations[names.ANNOTATION_ROTATE_PASSWORD] = "1"
+    await bootstrap.ready()
+    # Without a mark of its own the annotation does nothing, and so is not named.
+    bootstrap.as_superuser(f'COMMENT ON ROLE "{bootstrap.role}" IS NULL')
+    for name in ("shop-db", "shop-role"):
+        del bootstrap.drawer.secrets[name]
+    bootstrap.annotations[names.ANNOTATION_ROTATE_PASSWORD] = "2"
+    trouble = (await bootstrap.apply()).trouble
+    assert trouble and trouble.reason is Reason.PASSWORD_LOST
+    assert names.ANNOTATION_ROTATE_PASSWORD not in trouble.message
+    bootstrap.as_superuser(f"ALTER ROLE \"{bootstrap.role}\" PASSWORD '{PASSWORD}'")
+    bootstrap.drawer.put("own", {"password": PASSWORD})
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "own"}
+    assert f'mark role "{bootstrap.role}" again' in (await bootstrap.ready()).changes

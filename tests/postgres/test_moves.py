@@ -164,8 +164,7 @@ async def test_dump_restored_without_its_rights_says_the_grants(shop: Bootstrap,
     report = await shop.apply()
     assert report.trouble and report.trouble.reason is Reason.ACCESS_DENIED
     assert report.changes == ()
-    (_, _, statements) = report.trouble.message.partition("run in the database: ")
-    shop.as_superuser(statements, shop.database)
+    shop.run_cure(report.trouble.message)
     await shop.ready()
     assert shop.query("SELECT count(*) FROM users") == [(3,)]
 

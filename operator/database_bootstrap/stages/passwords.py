@@ -70,12 +70,15 @@ def remarks(visit: Visit, mark: Mark | None, done: str | None) -> Iterator[str]:
 def lost(visit: Visit, mark: Mark | None) -> errors.PasswordLost:
     """Return the error for a role whose password nobody has kept, with the ways out that its own mark leaves."""
     role, credentials = visit.spec.role.name, visit.credentials
-    is_ours_to_set = mark is not None and not is_adopted(mark)
-    another = f"have another one made with the annotation {names.ANNOTATION_ROTATE_PASSWORD}=<any new value>, or "
+    if mark is not None and not is_adopted(mark):
+        rotate = f"{names.ANNOTATION_ROTATE_PASSWORD}=<any new value>"
+        way = f"have another one made with the annotation {rotate}, or write one into a Secret"
+    else:  # It is not this resource's to set.
+        way = f"set another one with ALTER ROLE {sql_name(role)} PASSWORD, write it into a Secret"
     return errors.PasswordLost(
         f'Role "{role}" exists, and neither Secret {credentials.password_secret} nor Secret '
-        f"{credentials.connection_secret} has its password; bring one of them back, or "
-        f"{another if is_ours_to_set else ''}write one into a Secret and name it in role.passwordSecretRef"
+        f"{credentials.connection_secret} has its password; bring one of them back, or {way} and name it in "
+        "role.passwordSecretRef"
     )
 
 
