@@ -1,7 +1,9 @@
 """An administrator with CREATEROLE CREATEDB alone: what that suffices for, and what needs more and says so before."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import psycopg
@@ -15,6 +17,7 @@ from database_bootstrap.bundles.sources import ConfigMapData
 from fix_engine import Bootstrap
 from localservers import Credentials, PostgresServer
 
+README = Path(__file__).parents[2] / "README.md"
 PASSWORD = "theirs"
 MIGRATION = {"20240101000000_a/migration.sql": "CREATE TABLE a (id int);"}
 
@@ -26,9 +29,10 @@ def admin(postgres_server: PostgresServer) -> Credentials:
 
 
 @pytest.fixture(autouse=True)
-def _same_server_for_the_next(postgres_server: PostgresServer) -> Iterator[None]:
+def _same_server_for_the_next(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    postgres_server.psql("ALTER DATABASE template1 IS_TEMPLATE true")
+    if "postgres_server" in request.fixturenames:
+        request.getfixturevalue("postgres_server").psql("ALTER DATABASE template1 IS_TEMPLATE true")
 
 
 def fields_of(model: type[Model], before: str = "") -> Iterator[str]:
@@ -562,6 +566,14 @@ def test_each_field_is_known_to_suffice_or_to_need_more() -> None:
     assert SUFFICES | {field for row in NEEDS_MORE.values() for field in row.fields} == every
     # What needs more for one value suffices for another, which has been tried as well.
     assert every >= SUFFICES
+
+
+def test_readme_has_each_kind_of_statement() -> None:
+    section = README.read_text().partition("## An administrator that is no superuser")[2].partition("\n## ")[0]
+    statements = [words for row in NEEDS_MORE.values() for words in row.says]
+    kinds = {found[0].strip() for it in statements if (found := re.match(r"(?:[A-Z]{2,},? ){1,2}", it))}
+    assert len(kinds) > 5
+    assert {kind for kind in kinds if kind not in section} == set()
 
 
 @pytest.mark.parametrize("what", NEEDS_MORE)

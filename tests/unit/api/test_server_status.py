@@ -102,3 +102,12 @@ def test_a_right_that_was_given_is_missing_no_more() -> None:
 def test_status_that_cannot_be_understood_is_as_if_nobody_had_looked() -> None:
     assert parse_server_status({"conditions": "none"}) == ServerObjectStatus()
     assert server_status.ServerObjectStatus().observed_generation == -1
+
+
+def test_extensions_of_superusers_are_said_and_no_trouble() -> None:
+    found = FOUND.model_copy(update={"extensions_for_superusers": ("dblink", "postgis")})
+    status = derive(found, None, before=ServerObjectStatus(), generation=1, now=NOW)
+    (suffice,) = [it for it in status.conditions if it.type == "RightsSuffice"]
+    assert suffice.status == "True"
+    assert "only a superuser can create dblink, postgis here" in suffice.message
+    assert status.manifest()["extensionsForSuperusers"] == ["dblink", "postgis"]
