@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from crashing.postgres_proxy import PostgresProxy
 from crashing.proxies import Loop
 from crashing.stock import STOCKS, Stock
 from database_bootstrap.api import names
-from fix_operator import BOOTSTRAPS, Operator
+from fix_operator import BOOTSTRAPS, Operator, writes
 from localservers import ControlPlane, Credentials, PostgresServer
 
 POSTGRES, API = "PostgreSQL", "API server"
@@ -30,19 +30,21 @@ PAUSE_SECONDS = 0.03
 HOLD_SECONDS = 8.0
 """For so long the first one that is held waits for the others: the operator gives up a request after ten."""
 SETTLE_SECONDS = 90.0
+READER = "walk_reader"
+"""A role of somebody else's, whom resources may give access."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A message of one tool's happy path, and where it is when the trouble begins."""
+    """A message of a story without trouble, and where it is when the trouble begins."""
 
-    stock: str
+    story: str
     server: str
     number: int
     place: Place
 
     def __str__(self) -> str:
-        return f"{self.stock}, {self.server}, {self.place} message {self.number}"
+        return f"{self.story}, {self.server}, {self.place} message {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,34 @@ class Berth:
     postgres: PostgresProxy
 
 
+def _nothing_wrong(scene: "Scene", case: "Case") -> Iterator[str]:
+    return iter(())
+
+
+Judge = Callable[["Scene", "Case"], Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What happens to a resource while something goes wrong."""
+
+    stock: Stock
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """What it asks for besides."""
+    change: Callable[["Scene", "Case"], None] | None = None
+    """How it is changed once it is ready; None: it is made."""
+    lasting: Judge = _nothing_wrong
+    """Yields what is wrong at any moment of it."""
+    faults: Judge = _nothing_wrong
+    """Yields what is wrong in the end, beside what is wrong with any resource."""
+
+
 @dataclass(eq=False, kw_only=True)
 class Case:
     """One resource on its way."""
 
     point: Point | None
-    stock: Stock
+    story: Story
     berth: Berth
     name: str
     role: str
@@ -66,6 +90,14 @@ class Case:
     gates: dict[str, Gate]
     body: dict[str, Any] = field(default_factory=dict)
     """As the API server has it."""
+    events: int = 0
+    """How many there were before it was changed."""
+    password: str = ""
+    """What it was before it was changed."""
+
+    @property
+    def stock(self) -> Stock:
+        return self.story.stock
 
     @property
     def status(self) -> dict[str, Any]:
@@ -81,7 +113,10 @@ class Case:
 
     @property
     def is_ready(self) -> bool:
-        return self.ready[0] == "True" and self.status["observedGeneration"] == self.body["metadata"]["generation"]
+        """Whether it says so of what it is now, and every visit that was asked for was made."""
+        asked = self.body["metadata"].get("annotations", {}).get(names.ANNOTATION_RECONCILE_REQUESTED_AT)
+        is_seen = self.status.get("observedGeneration") == self.body["metadata"]["generation"]
+        return self.ready[0] == "True" and is_seen and self.status.get("lastHandledReconcileAt") == asked
 
     @property
     def is_stalled(self) -> bool:
@@ -135,6 +170,8 @@ class Scene:
         loop.run(self.proxy.start())
         self.berths: list[Berth] = []
         self._names = (f"shop-{number}" for number in itertools.count(1))
+        self._tokens = map(str, itertools.count(1))
+        server.psql(f"CREATE ROLE {READER} LOGIN")
 
     def close(self) -> None:
         for proxy in (self.proxy, *(berth.postgres for berth in self.berths)):
@@ -159,9 +196,9 @@ class Scene:
             self.api("POST", f"{path}/configmaps", {"metadata": {"name": name}, "data": data})
         self.berths.append(Berth(namespace, proxy))
 
-    def begin(self, berth: Berth, stock_name: str, point: Point | None = None, *, cuts: bool = False) -> Case:
-        """Set the gates, and apply a resource of a name that was never there."""
-        wanted, name = STOCKS[stock_name], next(self._names)
+    def begin(self, berth: Berth, story: Story, point: Point | None = None, *, cuts: bool = False) -> Case:
+        """Apply a resource of a name that was never there; where it is to be made, with its gates set."""
+        name = next(self._names)
         unique = f"{name.replace('-', '_')}_{berth.namespace[-8:]}"
         actions = {POSTGRES: berth.postgres.cut, API: _leave_it_to_the_connection}
         gates = {
@@ -170,24 +207,41 @@ class Scene:
             else Gate()
             for server in (POSTGRES, API)
         }
-        berth.postgres.gate, self.proxy.gates[berth.namespace] = gates[POSTGRES], gates[API]
         case = Case(
             point=point,
-            stock=wanted,
+            story=story,
             berth=berth,
             name=name,
             role=f"role_{unique}",
             database=f"db_{unique}",
             gates=gates,
         )
+        if story.change is None:
+            self._set_gates(case)
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
             "metadata": {"name": name},
-            "spec": stock.spec(wanted, case.role, case.database),
+            "spec": {**stock.spec(story.stock, case.role, case.database), **story.spec},
         }
         case.body = self.api("POST", BOOTSTRAPS.format(berth.namespace), body)
         return case
+
+    def change(self, cases: Iterable[Case]) -> None:
+        """Have those that are to be changed made without trouble; then set their gates, and change them."""
+        changing = [case for case in cases if case.story.change]
+        self.wait(changing, self._is_over)
+        for case in changing:
+            case.events = self._events(case)
+            case.password = self.secret(case, "db")["password"]
+        for case in changing:
+            self._set_gates(case)
+            assert case.story.change
+            case.story.change(self, case)
+            case.body = self.api("GET", f"{BOOTSTRAPS.format(case.berth.namespace)}/{case.name}")
+
+    def _set_gates(self, case: Case) -> None:
+        case.berth.postgres.gate, self.proxy.gates[case.berth.namespace] = case.gates[POSTGRES], case.gates[API]
 
     def release(self, cases: Iterable[Case]) -> None:
         """Close the connections that are held, and stop counting."""
@@ -231,15 +285,30 @@ class Scene:
 
     def _is_over(self, case: Case) -> bool:
         """Whether all was done without trouble: the event is the last word."""
-        if not case.is_ready:
-            return False
-        path = f"/apis/events.k8s.io/v1/namespaces/{case.berth.namespace}/events"
-        return any(event["regarding"]["name"] == case.name for event in self.api("GET", path)["items"])
+        return case.is_ready and self._events(case) > case.events
 
-    def annotate(self, case: Case, annotations: Mapping[str, str]) -> None:
+    def _events(self, case: Case) -> int:
+        path = f"/apis/events.k8s.io/v1/namespaces/{case.berth.namespace}/events"
+        return sum(event["regarding"]["name"] == case.name for event in self.api("GET", path)["items"])
+
+    def annotate(self, case: Case, annotations: Mapping[str, str], **changed: object) -> None:
         """Give a person's word."""
         path = f"{BOOTSTRAPS.format(case.berth.namespace)}/{case.name}"
-        self.api("PATCH", path, {"metadata": {"annotations": dict(annotations)}})
+        self.api("PATCH", path, {"metadata": {"annotations": dict(annotations)}, **changed})
+
+    def ask_for_visit(self, cases: Iterable[Case], annotations: Mapping[str, str] = {}, **changed: object) -> None:
+        """Have each looked at again, as it is with these changes."""
+        for case in cases:
+            word = {names.ANNOTATION_RECONCILE_REQUESTED_AT: next(self._tokens)}
+            self.annotate(case, {**word, **annotations}, **changed)
+
+    def secret(self, case: Case, suffix: str) -> dict[str, str]:
+        """Return one of the resource's two Secrets."""
+        return self.api.secret(case.berth.namespace, f"{case.name}-{suffix}")
+
+    def writes(self, case: Case, what: str) -> int:
+        """Return how often the operator has written this, as `patch secrets shop-1-role 200`."""
+        return writes(self.plane, case.berth.namespace).count(what)
 
     def clear(self, cases: Iterable[Case]) -> None:
         """Remove resources, databases and roles."""

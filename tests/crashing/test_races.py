@@ -14,6 +14,7 @@ from psycopg import sql
 from crashing import stock
 from crashing.scene import Scene
 from crashing.stock import STOCKS
+from crashing.stories import MADE
 from crashing.verdict import faults
 from fix_operator import Operator, until
 from fix_status import StatusWatch
@@ -32,7 +33,7 @@ def test_four_operators_do_everything_once(
     operators = [make_operator(kubeconfig=access) for _ in range(RACERS)]
     for operator in operators:
         operator.start()
-    cases = [scene.begin(berth, name) for berth, name in zip(scene.berths, 2 * tuple(STOCKS), strict=True)]
+    cases = [scene.begin(berth, story) for berth, story in zip(scene.berths, 2 * tuple(MADE.values()), strict=True)]
     for case in cases:
         # Operators without a Lease contradict each other there, as the README says.
         status_watch.excuse(case.berth.namespace, case.name)

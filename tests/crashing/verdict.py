@@ -20,6 +20,7 @@ _DATABASES = """
            EXISTS (SELECT 1 FROM aclexplode(datacl) WHERE grantee = 0), datacl IS NULL
     FROM pg_database WHERE datname ~ %s
 """
+_ROLE = "SELECT a::text, a.xmin::text FROM pg_authid a WHERE rolname = %s"
 _ONCE = (
     "create role",
     "create database",
@@ -34,9 +35,20 @@ _ONCE = (
 def faults(scene: Scene, case: Case) -> list[str]:
     """Return what is wrong with a resource that says it is ready."""
     try:
-        return [*_of_status(case), *_of_secrets(scene, case), *_of_server(scene, case), *_of_database(scene, case)]
+        common = (*_of_status(case), *_of_secrets(scene, case), *_of_server(scene, case), *_of_database(scene, case))
+        return [*common, *case.story.faults(scene, case)]
     except (psycopg.Error, AssertionError) as error:
         return [f"{type(error).__name__}: {error}"]
+
+
+def picture(scene: Scene, case: Case) -> tuple[object, ...]:
+    """Return what a visit that finds nothing to do leaves as it is."""
+    path = f"/api/v1/namespaces/{case.berth.namespace}/secrets"
+    versions = [scene.api("GET", f"{path}/{case.name}-{one}")["metadata"]["resourceVersion"] for one in ("db", "role")]
+    with psycopg.connect(scene.server.dsn(case.database)) as connection:
+        role = connection.execute(_ROLE, (case.role,)).fetchall()
+        audit = connection.execute("SELECT count(*) FROM dbbootstrap.audit_log").fetchall()
+    return (*versions, role, audit, case.status["lastChange"])
 
 
 def _unlike(what: str, found: Any, wanted: Any) -> Iterator[str]:
