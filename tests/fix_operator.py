@@ -37,6 +37,7 @@ from localservers import ControlPlane, processes
 from localservers.processes import Order, Server
 
 ROOT = Path(__file__).parents[1]
+WITHOUT_CAPABILITIES = Path(__file__).with_name("without_capabilities.py")
 SYSTEM_NAMESPACE = "database-bootstrap-system"
 SERVICE_ACCOUNT = f"system:serviceaccount:{SYSTEM_NAMESPACE}:{names.OPERATOR}"
 BOOTSTRAPS = f"/apis/{names.GROUP}/{names.VERSION}/namespaces/{{}}/{names.PLURAL}"
@@ -130,7 +131,8 @@ class Operator:
         self.port = processes.free_port()
         health = self._health or f"127.0.0.1:{self.port}"
         where = ("--health-address", health, "--kubeconfig", str(self._kubeconfig))
-        command = (sys.executable, "-m", "database_bootstrap", "run", *where, *self._arguments)
+        run = (sys.executable, "-m", "database_bootstrap", "run", *where, *self._arguments)
+        command = (sys.executable, "-I", "-S", str(WITHOUT_CAPABILITIES), *run)
         home = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "PYTHONUNBUFFERED": "1"}
         order = Order(
             command=command,

@@ -1,7 +1,10 @@
 """A tenant: one namespace, one server, the operator as a process, and kubectl's own words."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import secrets
+import urllib.error
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 from fix_operator import BOOTSTRAPS, Operator, ready, until
 from fix_postgres import INSTALLATIONS
 from localservers import ControlPlane, Credentials, PostgresServer
+
+SERVERS = "/apis/dbbootstrap.io/v1alpha1/databaseservers"
 
 
 def reached(get: Callable[[], dict[str, Any]], status: str, reason: str, seconds: float) -> dict[str, Any]:
@@ -200,3 +205,52 @@ def tenant(
     )
     found.admin_secret()
     return found
+
+
+@dataclass
+class Platform:
+    """What the platform team has: a namespace of its own, an admin Secret in it, and a DatabaseServer."""
+
+    plane: ControlPlane
+    namespace: str
+    name: str
+
+    def secret(self, **data: str) -> None:
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "postgres"}, "stringData": data}
+        self.plane.kubectl("-n", self.namespace, "apply", "-f", "-", input=json.dumps(body))
+
+    def offer(self, **spec: Any) -> None:
+        """Make the DatabaseServer, or offer it on other terms."""
+        least = {
+            "adminSecretRef": {"namespace": self.namespace, "name": "postgres"},
+            "allowedNames": {"roles": ["*"], "databases": ["*"]},
+        }
+        body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": self.name}}
+        self.plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": least | spec}))
+
+    def get(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.plane.request("GET", f"{SERVERS}/{self.name}")
+        return found
+
+    def reaches(self, status: str, reason: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until Ready says this of the present generation, and return the status."""
+        return reached(self.get, status, reason, seconds)
+
+    def request_look(self) -> None:
+        """Have the operator look at the server now."""
+        annotation = {"dbbootstrap.io/reconcile-requested-at": secrets.token_hex(4)}
+        self.plane.request("PATCH", f"{SERVERS}/{self.name}", {"metadata": {"annotations": annotation}})
+
+    def delete(self) -> None:
+        with suppress(urllib.error.HTTPError):
+            self.plane.request("DELETE", f"{SERVERS}/{self.name}")
+
+
+@pytest.fixture
+def platform(control_plane: ControlPlane, make_namespace: Callable[[], str], tenant: Tenant) -> Iterator[Platform]:
+    """A server that is not offered yet; its Secret is there."""
+    found = Platform(control_plane, make_namespace(), f"main-{secrets.token_hex(4)}")
+    found.secret(**tenant.admin_keys)
+    tenant.plane.request("DELETE", f"/api/v1/namespaces/{tenant.namespace}/secrets/admin")
+    yield found
+    found.delete()

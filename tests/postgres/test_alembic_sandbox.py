@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+import canaries
 from database_bootstrap import errors
 from database_bootstrap.postgres import locks, session
 from database_bootstrap.settings import SandboxMode
@@ -342,6 +343,24 @@ async def test_the_projects_code_gets_what_it_needs_and_nothing_else(own: Shop, 
     assert all(Path(each).parent == Path(folder).parent for each in homes)
     assert seen("argv") == ["alembic", "upgrade", "heads"]
     assert seen("privileges") == ["NoNewPrivs:\t1"]
+    assert empty(tmp_path / "scratch")
+
+
+CRASHES = {"abort": "os.abort()", "segfault": "ctypes.string_at(0)", "quit": "os.kill(os.getpid(), 3)"}
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+async def test_a_revision_that_crashes_leaves_no_core(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    """Unconfined, where a project may write: a core in its own folder would go with the folder."""
+    with canaries.core_dumps_asked_for():
+        async with with_zygote(shop, tmp_path, monkeypatch, confined=False) as loose:
+            (tmp_path / "here").mkdir()
+            body = f"import ctypes, os\nos.chdir({str(tmp_path / 'here')!r})\n{CRASHES[crash]}"
+            with pytest.raises(errors.MigrationFailed, match=r"ended itself with SIG\w+ while revision r001 ran"):
+                await loose.apply(projects.chain(("r001",), r001=body))
+    assert empty(tmp_path / "here")
     assert empty(tmp_path / "scratch")
 
 

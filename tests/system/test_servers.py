@@ -1,67 +1,14 @@
 """A platform team's server, from end to end: tenants without an admin Secret, refusals, changes, and its own status."""
 
-import base64
 import json
-import secrets
 import urllib.error
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
-import pytest
 
 from fix_operator import Operator, until
-from fix_system import Tenant, reached
-from localservers import ControlPlane
-
-LOOK = "dbbootstrap.io/reconcile-requested-at"
-SERVERS = "/apis/dbbootstrap.io/v1alpha1/databaseservers"
-
-
-@dataclass
-class Platform:
-    """What the platform team has: a namespace of its own, an admin Secret in it, and a DatabaseServer."""
-
-    plane: ControlPlane
-    namespace: str
-    name: str
-
-    def secret(self, **data: str) -> None:
-        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "postgres"}, "stringData": data}
-        self.plane.kubectl("-n", self.namespace, "apply", "-f", "-", input=json.dumps(body))
-
-    def offer(self, **spec: Any) -> None:
-        """Make the DatabaseServer, or offer it on other terms."""
-        least = {
-            "adminSecretRef": {"namespace": self.namespace, "name": "postgres"},
-            "allowedNames": {"roles": ["*"], "databases": ["*"]},
-        }
-        body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": self.name}}
-        self.plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": least | spec}))
-
-    def get(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.plane.request("GET", f"{SERVERS}/{self.name}")
-        return found
-
-    def reaches(self, status: str, reason: str, seconds: float = 30) -> dict[str, Any]:
-        """Wait until Ready says this of the present generation, and return the status."""
-        return reached(self.get, status, reason, seconds)
-
-    def delete(self) -> None:
-        with suppress(urllib.error.HTTPError):
-            self.plane.request("DELETE", f"{SERVERS}/{self.name}")
-
-
-@pytest.fixture
-def platform(control_plane: ControlPlane, make_namespace: Callable[[], str], tenant: Tenant) -> Iterator[Platform]:
-    """A server that is not offered yet; its Secret is there."""
-    found = Platform(control_plane, make_namespace(), f"main-{secrets.token_hex(4)}")
-    found.secret(**tenant.admin_keys)
-    tenant.plane.request("DELETE", f"/api/v1/namespaces/{tenant.namespace}/secrets/admin")
-    yield found
-    found.delete()
+from fix_system import Platform, Tenant
 
 
 def of(platform: Platform) -> dict[str, Any]:
@@ -97,7 +44,7 @@ def test_tenant_gets_its_database_without_an_admin_secret(tenant: Tenant, platfo
     assert status["server"]["version"].startswith(str(tenant.server.major))
     assert status["administrator"] == {"name": tenant.admin.user, "superuser": tenant.is_superuser}
     tenant.request_visit(token="before the count")
-    platform.plane.request("PATCH", f"{SERVERS}/{platform.name}", {"metadata": {"annotations": {LOOK: "1"}}})
+    platform.request_look()
     until(20, lambda: platform.get()["status"]["databases"] == 1)
 
 
@@ -182,26 +129,13 @@ def _exists(tenant: Tenant) -> bool:
     return True
 
 
-def test_secret_of_the_platform_shows_nowhere_in_the_tenants_namespace(tenant: Tenant, platform: Platform) -> None:
-    canary = f"canary{secrets.token_hex(8)}"
-    platform.secret(**tenant.admin_keys | {"password": canary})
-    platform.offer(allowedNamespaces={})
-    tenant.bootstrap(server=of(platform))
-    tenant.reaches("False", "AdminLoginRefused")
-    shown = json.dumps([tenant.get(), platform.get(), tenant.events()]) + tenant.operator.log
-    assert canary not in shown
-    assert base64.b64encode(canary.encode()).decode() not in shown
-    platform.secret(**tenant.admin_keys)
-    tenant.ready(seconds=60)
-
-
 def test_platforms_secret_deleted_changes_nothing_for_tenants(tenant: Tenant, platform: Platform) -> None:
     platform.offer(allowedNamespaces={})
     tenant.bootstrap(server=of(platform))
     tenant.ready()
     version = tenant.get()["metadata"]["resourceVersion"]
     tenant.plane.request("DELETE", f"/api/v1/namespaces/{platform.namespace}/secrets/postgres")
-    tenant.plane.request("PATCH", f"{SERVERS}/{platform.name}", {"metadata": {"annotations": {LOOK: "1"}}})
+    platform.request_look()
     said = platform.reaches("False", "ReferenceNotFound")
     message = next(it["message"] for it in said["conditions"] if it["type"] == "Ready")
     assert message == f"Secret {platform.namespace}/postgres is not there; it is waited for (adminSecretRef)"

@@ -1,6 +1,11 @@
-"""PEM texts as files, which is all that libpq reads: in a folder that nobody else can look into, or has made before."""
+"""PEM texts as files, which is all that libpq reads: in a folder that nobody else can look into, or has made before.
+
+Keys are in no folder where the system can help it: a file stays when its process is killed, and whatever else runs as
+the same user, such as a revision that is not confined, can read it.
+"""
 
 import atexit
+import contextlib
 import hashlib
 import os
 import shutil
@@ -16,6 +21,19 @@ def file_of(text: str) -> str:
         path.touch(mode=0o600)
         path.write_text(text)
     return str(path)
+
+
+@cache
+def secret_file_of(text: str) -> str:
+    """Return a path at which this process finds the text, and no other does; elsewhere than on Linux a file's."""
+    with contextlib.suppress(AttributeError, OSError):
+        descriptor = os.memfd_create("key.pem")
+        # It is kept as long as this process lives: libpq reads it for each session, and once more to cancel.
+        path = f"/proc/self/fd/{descriptor}"
+        os.fchmod(descriptor, 0o600)  # libpq takes no key that others could read.
+        Path(path).write_text(text)
+        return path
+    return file_of(text)
 
 
 @cache

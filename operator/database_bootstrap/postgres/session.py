@@ -71,7 +71,7 @@ async def _connected(login: Login, settings: Settings) -> Connection:
         client_encoding="UTF8",
         sslrootcert=pem.file_of(login.endpoint.ca) if login.endpoint.ca else None,
         sslcert=pem.file_of(login.certificate.chain) if login.certificate else None,
-        sslkey=pem.file_of(login.certificate.key) if login.certificate else None,
+        sslkey=pem.secret_file_of(login.certificate.key) if login.certificate else None,
         connect_timeout=10,
         keepalives_idle=30,
         keepalives_interval=10,

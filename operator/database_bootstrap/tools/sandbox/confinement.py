@@ -22,6 +22,8 @@ _LINUX = sys.platform == "linux"
 _CAPABILITIES_VERSION = 0x20080522
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LEAST_MEMORY = 128 << 20
+_NO_CORE = 1
+"""With 0 the kernel still hands a core to a program that collects them; with 1 it does neither (core(5))."""
 _CONTAINER_MEMORY = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +47,8 @@ def confine(limits: Limits, parent: int, keep: Iterable[int]) -> None:
 def hide() -> None:
     """Let no other process of the user read this one's memory, environment or descriptors, nor the kernel dump it."""
     _prctl(_PR_SET_DUMPABLE, 0)
+    # Besides: what this process executes can be dumped again, until it hides itself.
+    _bound(resource.RLIMIT_CORE, _NO_CORE, _NO_CORE)
 
 
 def die_with_parent(number: int, parent: int) -> None:
@@ -86,8 +90,7 @@ def _drop_capabilities() -> None:
 def _limit(limits: Limits) -> None:
     # No RLIMIT_NPROC: the kernel counts the user's processes in all containers of the node that share the uid.
     wanted: dict[int, int] = {
-        # With 0 the kernel still hands a core to a program that collects them; with 1 it does neither (core(5)).
-        resource.RLIMIT_CORE: 1,
+        resource.RLIMIT_CORE: _NO_CORE,
         resource.RLIMIT_AS: _size() + max(_LEAST_MEMORY, min(limits.memory, container_memory() // 2)),
         resource.RLIMIT_FSIZE: limits.scratch,
         resource.RLIMIT_NOFILE: limits.open_files,
