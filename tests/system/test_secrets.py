@@ -361,7 +361,7 @@ def test_an_operator_that_crashes_leaves_no_core(
         with canaries.core_dumps_asked_for():
             operator.start()
         limits = Path(f"/proc/{operator.pid}/limits").read_text()
-        assert re.search(r"Max core file size +1 +1 ", limits)
+        assert re.search(r"Max core file size +[01] ", limits)
         assert canaries.readable(operator.pid) == set()
         operator.send(number)
         assert operator.wait() == number

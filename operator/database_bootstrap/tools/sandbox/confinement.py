@@ -48,7 +48,8 @@ def hide() -> None:
     """Let no other process of the user read this one's memory, environment or descriptors, nor the kernel dump it."""
     _prctl(_PR_SET_DUMPABLE, 0)
     # Besides: what this process executes can be dumped again, until it hides itself.
-    _bound(resource.RLIMIT_CORE, _NO_CORE, _NO_CORE)
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE if most else 0, most))
 
 
 def die_with_parent(number: int, parent: int) -> None:
