@@ -223,7 +223,7 @@ class Platform:
         """Make the DatabaseServer, or offer it on other terms."""
         least = {
             "adminSecretRef": {"namespace": self.namespace, "name": "postgres"},
-            "allowedNames": {"roles": ["*"], "databases": ["*"]},
+            "allowedNames": {"roles": ["*"], "databases": ["*"], "accessRoles": ["*"]},
         }
         body = {"apiVersion": "dbbootstrap.io/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": self.name}}
         self.plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": least | spec}))
