@@ -17,6 +17,7 @@ BootstrapError
     ├── SpecRejected            what the resource asks for cannot be
     ├── ReferenceRejected       a Secret or ConfigMap is there, and what it holds cannot be used
     ├── AccessDenied            the administrator lacks a right (42501)
+    ├── AnswerTooLarge          the server holds more for the operator to read than it takes
     ├── ServerRefused           the platform team's server does not allow what the resource asks for
     ├── NotOwned                exists, and is not this resource's
     ├── RoleTooPowerful         the role has an attribute that an application must not have
@@ -131,6 +132,10 @@ class ReferenceRejected(Stalled):
 
 class AccessDenied(Stalled):
     """A right is missing on the server."""
+
+
+class AnswerTooLarge(Stalled):
+    """What the operator has to read is more than it takes: an absurd number of things, or an absurdly large one."""
 
 
 class ServerRefused(Stalled):

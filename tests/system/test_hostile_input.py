@@ -17,6 +17,8 @@ ENDLESS = {
     "sleep": "INSERT INTO users VALUES (1); SELECT pg_sleep(100000)",
 }
 FLOOD = "DO $$ BEGIN RAISE EXCEPTION '%', repeat(E'\\x1b[2Jx\\n', 1000000) USING HINT = repeat('y', 1000000); END $$"
+HALF_A_GIGABYTE = "SELECT repeat('x', 1000) FROM generate_series(1, 500000)"
+LARGE_ROW = "SELECT repeat('x', 200000000)"
 USERS = {"path": "1_users.sql", "content": "CREATE TABLE users (id bigint)"}
 
 
@@ -59,6 +61,8 @@ def test_what_would_use_up_the_operator_is_refused_and_others_are_served(tenant:
     for name, content in ENDLESS.items():
         seed = {"source": {"inline": [{"path": "users.sql", "content": content}]}, "timeoutSeconds": 1}
         tenant.bootstrap(name, migrations=migrations, seed=seed)
+    for name, content in {"selects": HALF_A_GIGABYTE, "row": LARGE_ROW}.items():
+        tenant.bootstrap(name, migrations={"tool": "SQL", "source": {"inline": [USERS | {"content": content}]}})
     tenant.bootstrap("honest", migrations=migrations)
     tenant.ready("honest")
     for name in ("code", "rows", "python"):
@@ -67,6 +71,8 @@ def test_what_would_use_up_the_operator_is_refused_and_others_are_served(tenant:
         tenant.reaches("False", "SeedFailed", name)
         database = tenant.get(name)["spec"]["database"]["name"]
         assert tenant.server.psql("SELECT count(*) FROM users", dbname=database) == "0"
+    tenant.ready("selects")
+    assert "more than 32 MiB came at once" in tenant.reaches("False", "MigrationFailed", "row")
     said = tenant.reaches("False", "MigrationFailed", "flood")
     assert len(said) <= 32_768 and "\x1b" not in said
     working = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND application_name LIKE 'dbbootstrap%'"

@@ -77,6 +77,7 @@ class Reason(StrEnum):
     SPEC_REJECTED = "SpecRejected"
     REFERENCE_REJECTED = "ReferenceRejected"
     ACCESS_DENIED = "AccessDenied"
+    ANSWER_TOO_LARGE = "AnswerTooLarge"
     SERVER_REFUSED = "ServerRefused"
     NOT_OWNED = "NotOwned"
     ROLE_TOO_POWERFUL = "RoleTooPowerful"

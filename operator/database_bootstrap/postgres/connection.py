@@ -1,20 +1,33 @@
-"""A psycopg connection whose refusal carries its SQLSTATE, and which does not wait for ever for an answer."""
+"""A psycopg connection whose refusal carries its SQLSTATE, and whose answers end, in time and in memory."""
 
 import asyncio
 import ctypes
 import re
 from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import pq, waiting
+from psycopg import generators, pq, waiting
+
+from database_bootstrap.postgres import bounds
+
+Value = TypeVar("Value")
+Waits = Generator[waiting.Wait, waiting.Ready | int, Value]
 
 _INTERVAL_SECONDS = 0.1
 """How often psycopg looks whether it was interrupted; its own default."""
 _VERBOSITY_SQLSTATE = 3
 """PQERRORS_SQLSTATE of libpq-fe.h: the error text is the severity and the SQLSTATE, in no language."""
+_ROWS_AT_ONCE = 8
+"""Then a million small rows take no longer than when all are kept, and a few large ones are still not too much."""
+_RESULTS_AT_ONCE = 1000
+_NOTIFICATION = 11
+"""Bytes of a NotificationResponse beside its channel and its payload."""
+_COPIES = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
 _SQLSTATE = re.compile(r"\b([0-9A-Z]{5})\s*$")
 
 
@@ -55,38 +68,140 @@ def sqlstate_of_refusal(refusal: psycopg.OperationalError) -> str | None:
     return found.group(1) if found else None
 
 
-Result = TypeVar("Result")
-
-
 class PasswordWanted(psycopg.OperationalError):
     """The server has asked for a password, and there was none to give."""
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One statement of a message that went through."""
+
+    tag: bytes
+    """The server's word for what it was, as in `INSERT 0 3`."""
+    rows: int
+    """How many it has returned, put in or changed."""
+
+
+class Cursor(psycopg.AsyncCursor[Any]):
+    """AsyncCursor that makes no Python objects of more rows than can be borne."""
+
+    async def fetchall(self) -> list[Any]:
+        """Return all rows; raise `TooLarge` for too many."""
+        if self.rowcount > bounds.ROWS:
+            raise bounds.too_many_rows()
+        return await super().fetchall()
+
+
 class Connection(psycopg.AsyncConnection[Any]):
-    """AsyncConnection that asks libpq for SQLSTATEs while it logs in."""
+    """AsyncConnection that asks libpq for SQLSTATEs while it logs in, and bounds what it holds of an answer."""
 
     patience: float | None = None
     """How many seconds the server may take for one answer. None: whoever waits has a limit of its own."""
 
+    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+        super().__init__(pgconn)
+        self.cursor_factory = Cursor
+        # Nobody asks for notifications, and psycopg would keep them: a script can send itself any number.
+        pgconn.notify_handler = None
+        self._has_come = False
+
     async def wait(
         self,
-        gen: Generator[waiting.Wait, waiting.Ready | int, Result],
+        gen: Waits[Value],
         interval: float = _INTERVAL_SECONDS,
         timeout: float | None = None,  # noqa: ASYNC109 psycopg's signature
-    ) -> Result:
+    ) -> Value:
         """Return the server's answer; raise OperationalError where it has not come for longer than it may take.
 
         A server that is well keeps its own `statement_timeout`. One that only looks alive, as in a tenant's hands,
-        would keep a worker for ever.
+        would keep a worker for ever. For an answer beyond the limit `TooLarge` is raised, and the connection closed.
         """
         limit = asyncio.timeout(self.patience)
         try:
             async with limit:
-                return await super().wait(gen, interval, timeout)
+                return await super().wait(self._bounded(gen), interval, timeout)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise psycopg.OperationalError(f"the server has not answered for {self.patience:.0f} seconds") from None
+
+    async def run(self, query: bytes, take: Callable[[Done], None]) -> pq.abc.PGresult | None:
+        """Send a message, and tell of each statement that went through; return the result of one that was refused.
+
+        Rows, notices and notifications are thrown away as they come. psycopg's `execute` would keep all the rows.
+        """
+        async with self.lock:
+            self.pgconn.send_query(query)
+            self.pgconn.set_chunked_rows_mode(_ROWS_AT_ONCE)
+            self.pgconn.notice_handler = lambda _: self._note()
+            try:
+                return await self.wait(self._results(take))
+            finally:
+                self.pgconn.notice_handler = None
+
+    def _note(self) -> None:
+        self._has_come = True
+
+    def _bounded(self, gen: Waits[Value]) -> Waits[Value]:
+        try:
+            state, self._has_come = next(gen), False
+            begun = bounds.taken(self.pgconn.socket)
+            while True:
+                ready = yield state
+                room = bounds.room()
+                state = gen.send(ready)
+                now = bounds.taken(self.pgconn.socket)
+                begun += self._drop_notifications()
+                if self._has_come:
+                    begun, self._has_come = now, False
+                if now - begun > bounds.LIMIT or bounds.has_made_room(room):
+                    self.pgconn.finish()
+                    raise bounds.too_many_bytes()
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+    def _drop_notifications(self) -> int:
+        """Return how many bytes they were."""
+        size = 0
+        while notification := self.pgconn.notifies():
+            size += len(notification.relname) + len(notification.extra) + _NOTIFICATION
+        return size
+
+    def _results(self, take: Callable[[Done], None]) -> Waits[pq.abc.PGresult | None]:
+        yield from generators.send(self.pgconn)
+        done, count = Done(b"", 0), 0
+        while (result := (yield from self._next())) is not None:
+            count += 1
+            if not count % _RESULTS_AT_ONCE:
+                yield waiting.Wait.RW  # Others get their turn, and it goes on at once.
+            if result.status in _COPIES:
+                self.pgconn.finish()
+                raise bounds.copy()
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                yield from self._end()
+                return result
+            if tag := result.command_status:
+                # libpq puts it on the last rows, or where they were a full chunk, on the end that comes after them.
+                done = Done(tag, result.command_tuples or 0)
+            if result.status != pq.ExecStatus.TUPLES_CHUNK:
+                take(done)
+                done = Done(b"", 0)
+        return None
+
+    def _end(self) -> Waits[None]:
+        """Take what comes after a refusal; where that was the server's last word, nothing does."""
+        with suppress(psycopg.DatabaseError):
+            while (yield from self._next()) is not None:
+                """The end of the message."""
+
+    def _next(self) -> Waits[pq.abc.PGresult | None]:
+        while self.pgconn.is_busy():
+            yield waiting.Wait.R
+            self.pgconn.consume_input()
+            self._drop_notifications()
+        self._has_come = True
+        return self.pgconn.get_result()
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, Self]:
@@ -103,8 +218,15 @@ class Connection(psycopg.AsyncConnection[Any]):
 
 
 def _poll(pgconn: pq.abc.PGconn) -> int:
-    """Return the next polling status; raise OperationalError with libpq's text when the attempt has failed."""
+    """Return the next polling status; raise OperationalError with libpq's text when the attempt has failed.
+
+    Before the session is there libpq takes single messages only, and throws each away.
+    """
+    room = bounds.room()
     status = pq.PollingStatus.FAILED if pgconn.status == pq.ConnStatus.BAD else pgconn.connect_poll()
+    if bounds.has_made_room(room):
+        pgconn.finish()
+        raise bounds.too_many_bytes()
     if status == pq.PollingStatus.FAILED:
         kind = PasswordWanted if pgconn.needs_password else psycopg.OperationalError
         text = pgconn.get_error_message()

@@ -3,6 +3,7 @@
 import psycopg
 
 from database_bootstrap import errors
+from database_bootstrap.postgres.bounds import TooLarge
 from database_bootstrap.postgres.connection import sqlstate_of_refusal
 from database_bootstrap.postgres.login import Login
 from database_bootstrap.postgres.spelling import cure, sql_name
@@ -62,6 +63,11 @@ def _page_of(text: str) -> str:
 def error_of(error: psycopg.Error, doing: str) -> errors.BootstrapError:
     """Return our error for one of the server's; `doing` says in a few words what was tried."""
     state = error.sqlstate
+    if isinstance(error, TooLarge):
+        return errors.AnswerTooLarge(
+            f"What the server sent when it was to {doing} is too much: {error}. Look what is there by the hundred "
+            "thousand, or by the gigabyte, in the catalogues or in the history of migrations, and remove it"
+        )
     if state is None:
         return errors.ServerUnreachable(f"The connection broke off while trying to {doing}: {server_words(error)}")
     if state == "42501":

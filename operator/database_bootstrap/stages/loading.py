@@ -13,10 +13,12 @@ from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.bundles import tables
 from database_bootstrap.bundles.bundle import Bundle, File, Packed, is_table
+from database_bootstrap.postgres.bounds import NotTaken
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import passing, server_words
 from database_bootstrap.stages.tooling import settle
 from database_bootstrap.tools import scripts
+from database_bootstrap.tools.sending import Failure, send, whole
 
 LARGE = 16 * 1024 * 1024
 """Bytes from which a seed takes long enough to say how far it is."""
@@ -88,26 +90,18 @@ async def put_in(connection: Connection, file: File | Packed, spec: Spec, meter:
         return await _load(connection, file, table_of(file, spec), meter)
     try:
         return await _run(connection, file)
-    except psycopg.Error as error:
-        position = error.diag.statement_position
-        line = scripts.line_of(file.text, int(position) - 1) if position else None
-        raise _failure(error, f"{file.path} line {line}" if line else file.path, server_words(error)) from None
+    except Failure as failure:
+        raise _failure(failure.error, f"{file.path}{failure.place}", failure.said) from None
     finally:
         meter.count(file, file.size)
 
 
 async def _run(connection: Connection, file: File) -> int:
-    cursor = await connection.execute(_script_of(file).text.encode())
-    total = 0
-    while True:
-        if (cursor.statusmessage or "").startswith(("INSERT", "COPY", "MERGE")):
-            total += max(cursor.rowcount, 0)
-        if not cursor.nextset():
-            break
+    tally = await send(connection, whole(_script_of(file)))
     # A script made by pg_dump leaves search_path empty for the files after it.
     await settle(connection)
     await begin(connection)
-    return total
+    return tally.put
 
 
 async def _load(connection: Connection, file: File | Packed, table: tuple[str, str], meter: Meter) -> int:
@@ -159,8 +153,7 @@ def _place(context: str, table: str, columns: Sequence[str]) -> str:
 
 def _failure(error: psycopg.Error, where: str, words: str) -> psycopg.Error | errors.SeedFailed:
     """Return the error as it is where it passes by itself, else what a person must correct."""
-    if error.sqlstate is None or passing(error.sqlstate):
+    if not isinstance(error, NotTaken) and (error.sqlstate is None or passing(error.sqlstate)):
         return error
-    return errors.SeedFailed(
-        f"{where}: {words} (SQLSTATE {error.sqlstate}). Nothing of the seed stayed; correct the file"
-    )
+    state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+    return errors.SeedFailed(f"{where}: {words}{state}. Nothing of the seed stayed; correct the file")

@@ -5,6 +5,7 @@ import re
 import psycopg
 
 from database_bootstrap import errors
+from database_bootstrap.postgres.bounds import NotTaken
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import TRANSIENT, error_of, is_transient, server_words
 from database_bootstrap.tools.job import Job
@@ -22,7 +23,7 @@ _STATE = re.compile(r"\(SQLSTATE ([0-9A-Z]{5})\)")
 def undone(run: Run, job: Job, failure: Failure) -> errors.BootstrapError:
     """Return what to say of a transaction that was rolled back."""
     what = f"{job.script.path}{failure.place}: {failure.words}"
-    if run.connection.closed:
+    if run.connection.closed and not isinstance(failure.error, NotTaken):
         return errors.MigrationInterrupted(f"{what}. The next visit looks whether the server had committed it.")
     if failure.state.startswith(_PASSING):
         return errors.MigrationInterrupted(f"{what}. Nothing of it stayed, and it will be tried again.")

@@ -9,6 +9,7 @@ from psycopg import pq, sql
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import ledger, locks
+from database_bootstrap.postgres.bounds import TooLarge
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.postgres.sqlstates import TRANSIENT
@@ -16,7 +17,7 @@ from database_bootstrap.tools import resolution
 from database_bootstrap.tools.aftermath import half_applied, invalid_indexes, of_records, torn, undone
 from database_bootstrap.tools.job import Job, Sql
 from database_bootstrap.tools.scripts import Mode, line_of
-from database_bootstrap.tools.sending import Failure, has_committed, ours, send, send_patiently, single, whole
+from database_bootstrap.tools.sending import Failure, ours, send, send_patiently, single, whole
 from database_bootstrap.tools.tool import Run
 
 ATTEMPTS = 3
@@ -84,17 +85,20 @@ async def _attempt(run: Run, job: Job) -> None:
     """Send two messages: hundreds of migrations take as long as their round trips."""
     connection, script = run.connection, job.script
     begin = "" if await _begin_locked(run, job) else _BEGIN
-    results = await send(connection, whole(script, begin, _BEGIN_COUNT if begin else 0))
-    if begin and results[0].ntuples == 0:
+    tally = await send(connection, whole(script, begin, _BEGIN_COUNT if begin else 0))
+    if begin and not tally.held:
         raise locks.lost()
     is_open = connection.info.transaction_status == pq.TransactionStatus.INTRANS
-    if not is_open or has_committed(results[_BEGIN_COUNT if begin else 0 :]):
+    if not is_open or tally.has_committed:
         what = psycopg.OperationalError("the script ended the transaction that it was run in")
         raise Failure(error=what, done=max(0, script.count - 1), has_committed=True)
     row = replace(job.row, state="applied", mode=script.mode, statements=script.count)
     records = ledger.migration_statement(row, run.actor) + job.records.whole
     try:
         await connection.execute(_SETTLE + records + sql.SQL("COMMIT"))
+    except TooLarge as error:
+        # Nobody knows whether it was committed: not what a script has done wrong, but a connection that broke off.
+        raise Failure(error=psycopg.OperationalError(str(error)), done=script.count) from error
     except psycopg.Error as error:
         # Constraints that are deferred speak up only now.
         raise Failure(error=error, done=script.count) from error
@@ -110,8 +114,8 @@ async def _begin_locked(run: Run, job: Job) -> bool:
     recount = run.gate.recounts.get(job.row.name)
     if recount is None:
         return False
-    results = await send(run.connection, ours(job.script, f"BEGIN; {await recount.locks()}{locks.HELD.as_string()};"))
-    if results[-1].ntuples == 0:
+    tally = await send(run.connection, ours(job.script, f"BEGIN; {await recount.locks()}{locks.HELD.as_string()};"))
+    if not tally.held:
         raise locks.lost()
     await recount.check()
     return True

@@ -1,13 +1,12 @@
 """Sending SQL text as it is, and finding the place in it that the server refused."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import psycopg
-from psycopg import generators, pq
 
-from database_bootstrap.postgres.connection import Connection
+from database_bootstrap.postgres.bounds import NotTaken, TooLarge
+from database_bootstrap.postgres.connection import Connection, Done
 from database_bootstrap.postgres.sqlstates import server_words
 from database_bootstrap.tools.scripts import Script, column_of, line_of
 from database_bootstrap.tools.sql_text import CONCURRENT_INDEX, Piece, pieces
@@ -16,6 +15,9 @@ _LIFT = """
     SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
     WHERE name = 'lock_timeout' AND setting = reset_val
 """
+
+_PUTS = (b"INSERT", b"COPY", b"MERGE")
+_ENDS = frozenset({b"BEGIN", b"COMMIT", b"PREPARE TRANSACTION", b"ROLLBACK"})
 
 
 @dataclass(eq=False, kw_only=True)
@@ -36,10 +38,15 @@ class Failure(Exception):
         return self.error.sqlstate or ""
 
     @property
-    def words(self) -> str:
+    def said(self) -> str:
         """The server's words without DETAIL, which holds row data."""
-        suffix = f" (SQLSTATE {self.state})" if self.state else ""
-        return f"{server_words(self.error)}{suffix}"
+        hint = "; nobody gets what a script selects, so let it select less" if isinstance(self.error, TooLarge) else ""
+        return f"{server_words(self.error)}{hint}"
+
+    @property
+    def words(self) -> str:
+        """The same with the SQLSTATE."""
+        return f"{self.said} (SQLSTATE {self.state})" if self.state else self.said
 
     @property
     def place(self) -> str:
@@ -77,11 +84,43 @@ def ours(script: Script, statements: str) -> Message:
     return Message(script=script, text="", start=0, before=statements, before_count=statements.count(";"))
 
 
-async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult]:
-    """Send a message and return its results; raise `Failure` with the place of what the server refused.
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What came of the statements of a message, whose rows nobody keeps."""
 
-    psycopg's `execute` would do, were it not that it forgets how many statements succeeded before the one that did
-    not: for an error without a position, all that is known of its place.
+    ours: int
+    """How many statements of ours are still to come before the script's."""
+    held: bool = False
+    """One of ours has returned a row."""
+    done: int = 0
+    """How many of the script's went through."""
+    put: int = 0
+    """How many rows they have put in."""
+    ends: set[bytes] = field(default_factory=set)
+    """Those among them that begin or end a transaction."""
+
+    def take(self, one: Done) -> None:
+        """Count one statement that went through."""
+        if self.ours:
+            self.ours -= 1
+            self.held = self.held or one.rows > 0
+            return
+        self.done += 1
+        self.put += one.rows if one.tag.startswith(_PUTS) else 0
+        if one.tag in _ENDS:
+            self.ends.add(one.tag)
+
+    @property
+    def has_committed(self) -> bool:
+        """Whether a statement of the script has ended the transaction that was open."""
+        return not self.ends.isdisjoint((b"COMMIT", b"PREPARE TRANSACTION")) or {b"ROLLBACK", b"BEGIN"} <= self.ends
+
+
+async def send(connection: Connection, message: Message) -> Tally:
+    """Send a message and return what came of it; raise `Failure` with the place of what the server refused.
+
+    psycopg's `execute` would keep all rows that a script selects, and forget how many statements succeeded before the
+    one that did not: for an error without a position, all that is known of its place.
     """
     try:
         query = (message.before + message.text).encode(connection.info.encoding)
@@ -91,23 +130,16 @@ async def send(connection: Connection, message: Message) -> list[pq.abc.PGresult
             f"the encoding that the script sets has no character U+{ord(error.object[error.start]):04X}"
         )
         raise Failure(error=what, line=line_of(message.script.text, place)) from None
-    async with connection.lock:
-        try:
-            connection.pgconn.send_query(query)
-            results: list[pq.abc.PGresult] = await connection.wait(generators.execute(connection.pgconn))
-        except psycopg.Error as error:
-            raise Failure(error=error) from error
-    if results and results[-1].status == pq.ExecStatus.FATAL_ERROR:
-        refusal = psycopg.errors.error_from_result(results[-1], encoding=connection.info.encoding)
-        failure = _failure_at(refusal, message, len(results) - 1 - message.before_count)
-        raise replace(failure, has_committed=has_committed(results[message.before_count :]))
-    return results
-
-
-def has_committed(results: Iterable[pq.abc.PGresult]) -> bool:
-    """Whether one of these statements has ended the transaction that was open."""
-    tags = {result.command_status for result in results}
-    return not tags.isdisjoint((b"COMMIT", b"PREPARE TRANSACTION")) or {b"ROLLBACK", b"BEGIN"} <= tags
+    tally = Tally(ours=message.before_count)
+    try:
+        refused = await connection.run(query, tally.take)
+    except psycopg.Error as error:
+        failure = _failure_at(error, message, tally) if isinstance(error, NotTaken) else Failure(error=error)
+        raise replace(failure, has_committed=tally.has_committed) from error
+    if refused is not None:
+        refusal = psycopg.errors.error_from_result(refused, encoding=connection.info.encoding)
+        raise replace(_failure_at(refusal, message, tally), has_committed=tally.has_committed)
+    return tally
 
 
 async def send_patiently(connection: Connection, message: Message) -> None:
@@ -125,13 +157,13 @@ async def send_patiently(connection: Connection, message: Message) -> None:
         await connection.execute("RESET lock_timeout")
 
 
-def _failure_at(error: psycopg.Error, message: Message, done: int) -> Failure:
-    text = message.script.text
+def _failure_at(error: psycopg.Error, message: Message, tally: Tally) -> Failure:
+    text, done = message.script.text, tally.done
     if error.diag.statement_position is not None:
         # Characters, counted from 1, of the whole message.
         place = max(0, message.start + int(error.diag.statement_position) - 1 - len(message.before))
-        return Failure(error=error, line=line_of(text, place), column=column_of(text, place), done=max(0, done))
-    # Below zero: the server took offence at the message before it began with the first statement.
-    refused = next(islice(pieces(message.text), done, None), None) if done >= 0 else None
+        return Failure(error=error, line=line_of(text, place), column=column_of(text, place), done=done)
+    # With one of ours still to come the server took offence at the message as a whole.
+    refused = None if tally.ours else next(islice(pieces(message.text), done, None), None)
     line = line_of(text, message.start + refused.start) if refused else None
-    return Failure(error=error, line=line, done=max(0, done))
+    return Failure(error=error, line=line, done=done)

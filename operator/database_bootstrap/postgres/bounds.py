@@ -1,0 +1,90 @@
+"""Bounds: how much of what a server sends is held at once, whoever's words they are.
+
+libpq keeps a message until it is complete, a row of a gigabyte too, and psycopg an answer; neither can be told to stop.
+What can be seen is how many bytes have come over the connection, and that libpq makes room for a whole message as soon
+as it knows its length. So the connection is closed when that is too much. Where the kernel does not tell, no answer is
+bounded; that rows of scripts are thrown away does not depend on it.
+"""
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+from functools import cache
+
+import psycopg
+
+LIMIT = 32 * 1024 * 1024
+"""Bytes of one answer, or of what comes of a script before there is something to throw away."""
+ROWS = 500_000
+"""Rows of one answer: as Python has them, small ones take ten times as many bytes as on their way here."""
+_ROOM = 2 * 1024 * 1024
+"""What else may come between two looks at this process's memory."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+_BYTES_RECEIVED = 128
+"""Where tcp_info of linux/tcp.h has tcpi_bytes_received, a number of eight bytes."""
+
+
+class NotTaken(psycopg.OperationalError):
+    """The operator does not take what was sent; but for too many rows, the connection is closed."""
+
+
+class TooLarge(NotTaken):
+    """More was sent than is taken."""
+
+
+def too_many_bytes() -> TooLarge:
+    """Return the error for an answer that goes on beyond the limit."""
+    return TooLarge(f"more than {LIMIT // 1024 // 1024} MiB came at once, and the operator takes no more")
+
+
+def too_many_rows(limit: int = ROWS) -> TooLarge:
+    """Return the error for an answer that has come, and whose rows are too many."""
+    return TooLarge(f"there are more than {limit} rows, and the operator takes no more")
+
+
+def copy() -> NotTaken:
+    """Return the error for data of COPY, or a wish for some, in the middle of a script."""
+    return NotTaken("COPY from or to the client works in psql only")
+
+
+def taken(descriptor: int) -> int:
+    """Return how many bytes were read from a TCP connection since its start; 0 where the kernel does not tell."""
+    if _TCP_INFO is None:
+        return 0
+    # Only borrowed: it is libpq's, which closes it.
+    borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        told = borrowed.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED + 8)
+        (waiting,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    except OSError:
+        return 0
+    finally:
+        borrowed.detach()
+    if len(told) < _BYTES_RECEIVED + 8:
+        return 0
+    (received,) = struct.unpack_from("=Q", told, _BYTES_RECEIVED)
+    # What waits in the kernel is bounded there.
+    return int(received - waiting)
+
+
+def room() -> int:
+    """Return the bytes that this process has made room for, whether or not they are used; 0 where it is not told."""
+    descriptor = _statm()
+    return int(os.pread(descriptor, 200, 0).split()[5]) * _PAGE if descriptor is not None else 0
+
+
+def has_made_room(before: int) -> bool:
+    """Whether there is room for a message beyond the limit that was not there before."""
+    return room() - before > LIMIT + _ROOM
+
+
+@cache
+def _statm() -> int | None:
+    try:
+        # For as long as the process lives: it is read at every turn.
+        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
