@@ -3,9 +3,8 @@
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
@@ -17,29 +16,16 @@ from database_bootstrap.postgres.bounds import TooLarge
 from database_bootstrap.postgres.connection import Connection, Done
 from fix_engine import Bootstrap, outcome
 from fix_tools import Workbench
+from memory_here import little_is_held
 
 MEBIBYTE = 1 << 20
-LITTLE = 120 * MEBIBYTE
-"""What may be held for a moment: twice a limit and some more, and much less than any of these scripts sends."""
 HALF_A_GIGABYTE = "SELECT repeat('x', 1000) FROM generate_series(1, 500000);"
 A_QUARTER = "SELECT repeat('x', 1000) FROM generate_series(1, 250000);"
 LARGE_ROW = "SELECT repeat('x', 100000000);"
+ASK = "SET client_min_messages = notice;"
+"""For what the operator does not ask for."""
 HIDDEN = "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 AS case; END;"
 """What follows is taken for a part of the function: here CASE is but a label."""
-
-
-def memory(what: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith(what)).split()[1])
-
-
-@contextmanager
-def little_is_held() -> Iterator[None]:
-    """Fail when memory grows meanwhile by what has come from a server."""
-    Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
-    begun = memory("VmRSS")
-    yield
-    assert memory("VmHWM") - begun < LITTLE
 
 
 @asynccontextmanager
@@ -104,7 +90,7 @@ async def test_row_that_is_too_large_is_refused_before_it_is_there(workbench: Wo
 @pytest.mark.parametrize(
     "flood",
     [
-        "DO $$ BEGIN FOR i IN 1..200000 LOOP RAISE NOTICE '%', repeat('x', 1000); END LOOP; END $$;",
+        f"{ASK}DO $$ BEGIN FOR i IN 1..200000 LOOP RAISE NOTICE '%', repeat('x', 1000); END LOOP; END $$;",
         "LISTEN me;\nSELECT count(pg_notify('me', i || repeat('x', 7900))) FROM generate_series(1, 25000) i;",
     ],
     ids=["notices", "notifications"],
@@ -118,14 +104,14 @@ async def test_floods_beside_the_rows_are_thrown_away_too(workbench: Workbench, 
 @pytest.mark.parametrize("what", ["EXCEPTION", "NOTICE"])
 async def test_message_that_is_too_large_is_refused(workbench: Workbench, what: str) -> None:
     with little_is_held():
-        found = await refused(workbench, f"DO $$ BEGIN RAISE {what} '%', repeat('x', 100000000); END $$;")
+        found = await refused(workbench, f"{ASK}DO $$ BEGIN RAISE {what} '%', repeat('x', 100000000); END $$;")
     assert "line 1: more than 32 MiB came at once" in found.message
 
 
 async def test_message_that_is_too_large_at_the_commit_is_no_word_on_it(workbench: Workbench) -> None:
     script = """
         CREATE TABLE t (id int);
-        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql SET client_min_messages = notice AS
             $$ BEGIN RAISE NOTICE '%', repeat('x', 100000000); RETURN NULL; END $$;
         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION f();

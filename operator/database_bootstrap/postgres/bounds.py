@@ -11,14 +11,22 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Sequence
 from functools import cache
+from typing import TypeVar
 
 import psycopg
+
+Row = TypeVar("Row")
 
 LIMIT = 32 * 1024 * 1024
 """Bytes of one answer, or of what comes of a script before there is something to throw away."""
 ROWS = 500_000
 """Rows of one answer: as Python has them, small ones take ten times as many bytes as on their way here."""
+HISTORY = 10_000
+"""Rows of a history of migrations: each is compared, and kept with the words that belong to it."""
+NAME, WORDS = 1000, 20_000
+"""Characters of a name and of words in a history, which its owner makes as long as it likes; no honest one has more."""
 _ROOM = 2 * 1024 * 1024
 """What else may come between two looks at this process's memory."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -43,6 +51,13 @@ def too_many_bytes() -> TooLarge:
 def too_many_rows(limit: int = ROWS) -> TooLarge:
     """Return the error for an answer that has come, and whose rows are too many."""
     return TooLarge(f"there are more than {limit} rows, and the operator takes no more")
+
+
+def history(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the rows of a history, of which one more than the limit was asked for; raise `TooLarge` for too many."""
+    if len(rows) > HISTORY:
+        raise too_many_rows(HISTORY)
+    return rows
 
 
 def copy() -> NotTaken:

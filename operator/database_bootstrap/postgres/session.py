@@ -10,9 +10,14 @@ LOOK_SECONDS = 30.0
 """How long one may take that only reads."""
 GRACE_SECONDS = 60.0
 """How much longer an answer is waited for: the server is to give up by itself."""
+_QUIET = {
+    # Nobody reads them. The start of a session has some too, which quote a database's settings, however long.
+    "client_min_messages": "error",
+}
 _PINNED = {
     # A session that waits for a migration's child must not be ended for being idle.
     "idle_session_timeout": "0",
+    **_QUIET,
     "search_path": "pg_catalog,pg_temp",
     "row_security": "off",
     "lock_timeout": "5s",
@@ -32,6 +37,7 @@ OBSERVER: Settings = {
 }
 OWNER: Settings = {
     "idle_session_timeout": "0",
+    **_QUIET,
     "lock_timeout": "5s",
     # Where there are migrations, theirs comes in its place.
     "statement_timeout": f"{LIMIT_SECONDS:.0f}s",

@@ -18,7 +18,7 @@ from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.spelling import cure, sql_name
 from database_bootstrap.postgres.sqlstates import error_of, server_words
 from database_bootstrap.stages import rights, seeding
-from database_bootstrap.stages.database import wanted_schemas
+from database_bootstrap.stages.catalogue import wanted_schemas
 from database_bootstrap.stages.rights import Gap, Wish
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage

@@ -6,10 +6,11 @@ from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import Adoption
 from database_bootstrap.postgres.ownership import Mark, mark_in
 from database_bootstrap.postgres.spelling import cure, sql_name
-from database_bootstrap.stages import catalogue, creation, identity, policy
+from database_bootstrap.stages import catalogue, contents, creation, identity, policy
 from database_bootstrap.stages.authority import Authority, authority_over
-from database_bootstrap.stages.catalogue import Database, Inside, Tables
+from database_bootstrap.stages.catalogue import Database, Inside
 from database_bootstrap.stages.claims import may_take, not_owned
+from database_bootstrap.stages.contents import Tables
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.visit import Visit
 
@@ -90,8 +91,8 @@ async def survey(visit: Visit, candidate: Candidate) -> Survey:
         dangers=tuple(name for name, is_danger in above if is_danger),
         marks=tuple((name, mark) for name, comment in comments if (mark := mark_in(comment))),
         database=database,
-        inside=await catalogue.look_inside(session) if session and is_inside else None,
-        tables=await catalogue.count_tables(session, candidate.name) if session and is_inside else None,
+        inside=await catalogue.look_inside(session, visit.spec) if session and is_inside else None,
+        tables=await contents.count_tables(session, candidate.name) if session and is_inside else None,
         authority=await authority_over(visit, database),
         proves_possession=is_asked_for and (session is not None or refusal in PROVEN),
         refusal=refusal,

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from database_bootstrap.api.v1alpha1 import Adoption
-from database_bootstrap.stages import catalogue
-from database_bootstrap.stages.catalogue import Database, Inside, Tables
+from database_bootstrap.stages import catalogue, contents
+from database_bootstrap.stages.catalogue import Database, Inside
+from database_bootstrap.stages.contents import Tables
 from database_bootstrap.stages.sessions import rows
 from database_bootstrap.stages.visit import Visit
 
@@ -73,6 +74,6 @@ async def _inside(visit: Visit, database: Database) -> dict[str, Any]:
     ((finds_ledger,),) = await rows(connection, query, doing="look for a ledger")
     return {
         "finds_ledger": finds_ledger,
-        "inside": None if finds_ledger else await catalogue.look_inside(connection, with_ledger=False),
-        "tables": await catalogue.count_tables(connection, visit.spec.role.name),
+        "inside": None if finds_ledger else await catalogue.look_inside(connection, visit.spec, with_ledger=False),
+        "tables": await contents.count_tables(connection, visit.spec.role.name),
     }

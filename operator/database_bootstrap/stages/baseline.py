@@ -16,6 +16,7 @@ from database_bootstrap.tools.tool import Tool
 _RELATIONS = """
     SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname !~ '^(pg_|information_schema$|dbbootstrap)'
+      AND c.relname = ANY (%s)
 """
 
 
@@ -29,7 +30,8 @@ async def missing(
     if not names_of or _is_accepted(visit):
         return ()
     wanted = await asyncio.to_thread(lambda: making.tables_of(tool.judge(source, names_of)))
-    return making.missing(wanted, await rows(connection, _RELATIONS, doing="look for the tables of the baseline"))
+    asked = [name.name for name in wanted]
+    return making.missing(wanted, await rows(connection, _RELATIONS, (asked,), doing="look for the baseline's tables"))
 
 
 def check(visit: Visit, baseline: tuple[str, ...], absent: Sequence[str]) -> None:

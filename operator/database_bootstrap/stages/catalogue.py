@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg import sql
-
 from database_bootstrap.api.status import ServerStatus
+from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.errors import AccessDenied, SpecRejected
 from database_bootstrap.postgres import ledger
 from database_bootstrap.postgres.connection import Connection
@@ -30,57 +29,33 @@ _DATABASE = """
 _INSIDE = """
     SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
            (SELECT pg_catalog.json_object_agg(nspname, pg_catalog.pg_get_userbyid(nspowner))
-            FROM pg_catalog.pg_namespace),
+            FROM pg_catalog.pg_namespace WHERE nspname = ANY (%s)),
            (SELECT pg_catalog.json_object_agg(relname, pg_catalog.json_build_array(
                 pg_catalog.pg_get_userbyid(relowner),
                 pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT')))
             FROM pg_catalog.pg_class c
             WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')
-              AND relkind IN ('r', 'p', 'v', 'm', 'f')),
+              AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname = ANY (%s)),
            ({leftovers}),
            ({ledgers})
 """
 _PARAMETERS = """
     SELECT pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)),
-           pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1)
+           pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1, 20000)
     FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS setting
     WHERE s.setrole = 0 AND s.setdatabase =
         (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+      AND pg_catalog.lower(pg_catalog.split_part(setting, '=', 1)) = ANY (%s)
 """
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _LEDGER_SEQ = "SELECT coalesce(pg_catalog.max(seq), 0) FROM dbbootstrap.audit_log"
-_LEDGER = f"SELECT incarnation::text, cluster, namespace, name, uid, ({_LEDGER_SEQ}) FROM dbbootstrap.identity"  # noqa: S608 constants
+_LEDGER = f"""
+    SELECT incarnation::text, pg_catalog.left(cluster, 1000), pg_catalog.left(namespace, 1000),
+           pg_catalog.left(name, 1000), pg_catalog.left(uid, 1000), ({_LEDGER_SEQ})
+    FROM dbbootstrap.identity LIMIT 1
+"""  # noqa: S608 constants
 _LEDGER_ASIDE = _LEDGER.replace("dbbootstrap.", f"{ledger.ASIDE}.")
-_USER_TABLES = """
-    SELECT n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner)
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'dbbootstrap') AND n.nspname !~ '^pg_'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                      WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                        AND d.objid = c.oid AND d.deptype = 'e')
-"""
-_IS_PROVIDED = sql.SQL("""
-    n.nspname IN ({}) AND (
-        EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extnamespace = n.oid)
-        OR EXISTS (SELECT FROM pg_catalog.pg_depend d
-                   WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-                     AND d.objid = n.oid AND d.deptype = 'e')
-        OR NOT (pg_catalog.pg_has_role(n.nspowner, 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE')))
-""").format(sql.SQL(", ").join(map(sql.Literal, leftovers.PROVIDER_SCHEMAS)))
-"""The name alone does not make a schema a provider's: an extension is behind it, or nothing of it is the role's."""
-_WITHOUT_PROVIDERS = sql.SQL("{} AND NOT ({}) ORDER BY 1, 2").format(sql.SQL(_USER_TABLES), _IS_PROVIDED).as_string()
-_OTHER_DATA = """
-    SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata), (
-        SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('m', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                          WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                            AND d.objid = c.oid AND d.deptype = 'e'))
-"""
-"""Large objects, and what is a materialized view or a foreign table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,36 +79,6 @@ class Database:
     def mark(self) -> Mark | None:
         """Whose it is."""
         return mark_in(self.comment)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
-    """How many tables there are that are no system's, no extension's and not ours."""
-
-    count: int
-    first: tuple[str, ...]
-    owners: tuple[str, ...]
-    """Of those that the role does not own."""
-    large_objects: int = 0
-    views: int = 0
-    """Materialized ones, and foreign tables."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing that could hold somebody's data."""
-        return not (self.count or self.large_objects or self.views)
-
-    def __str__(self) -> str:
-        others = f", materialized views and foreign tables: {self.views}" if self.views else ""
-        others += f", large objects: {self.large_objects}" if self.large_objects else ""
-        return self._tables() + others
-
-    def _tables(self) -> str:
-        if not self.count:
-            return "no tables"
-        more = ", …" if self.count > len(self.first) else ""
-        owners = f", some owned by {', '.join(self.owners)}" if self.owners else ""
-        return f"{self.count} table{'s' * (self.count > 1)}: {', '.join(self.first)}{more}{owners}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,19 +149,31 @@ async def find_database(connection: Connection, name: str) -> Database | None:
     )
 
 
-async def look_inside(connection: Connection, *, with_ledger: bool = True) -> Inside:
-    """Return what the session's database holds; its ledger may be the role's work, and is read as the role only."""
+def wanted_schemas(spec: Spec) -> tuple[str, ...]:
+    """Return the schemas that the role must own: those listed, and the one in which the migration tool works."""
+    tools = {spec.migrations.schema_name} if spec.migrations else set()
+    return tuple(dict.fromkeys([*(schema.name for schema in spec.schemas), *sorted(tools - {"public"})]))
+
+
+async def look_inside(connection: Connection, spec: Spec, *, with_ledger: bool = True) -> Inside:
+    """Return what the session's database holds of what the resource asks for, and how it is.
+
+    Its ledger may be the role's work, and is read as the role only.
+    """
     doing = "look into the database"
     query = _INSIDE.format(leftovers=leftovers.QUERY, ledgers=ledger_shape.QUERY)
-    ((may_ask, schemas, tables, left, ledgers),) = await rows(connection, query, doing=doing)
+    asked = [*wanted_schemas(spec), ledger.SCHEMA, ledger.ASIDE]
+    found = await rows(connection, query, (asked, list(ledger.TABLES)), doing=doing)
+    ((may_ask, schemas, tables, left, ledgers),) = found
+    parameters = [parameter.name.lower() for parameter in spec.database.parameters]
     # Asked by itself: PostgreSQL checks the right to call a function even where the call is never reached.
     system = (await rows(connection, _SYSTEM_IDENTIFIER, doing=doing))[0][0] if may_ask else None
     return Inside(
         server=ServerStatus(version=_version(connection), system_identifier=system),
-        parameters=dict(await rows(connection, _PARAMETERS, doing=doing)),
-        schemas=schemas,
+        parameters=dict(await rows(connection, _PARAMETERS, (parameters,), doing=doing)),
+        schemas=schemas or {},
         leftovers=leftovers.leftovers_of(left),
-        **(await _read_ledger(connection, schemas, tables or {}, ledgers or {}) if with_ledger else {}),
+        **(await _read_ledger(connection, schemas or {}, tables or {}, ledgers or {}) if with_ledger else {}),
     )
 
 
@@ -263,31 +220,6 @@ def _version(connection: Connection) -> str:
     """Return the server's version as it told it at the start of the session, without its packager's words."""
     told = connection.pgconn.parameter_status(b"server_version") or b""
     return told.decode().split(" ")[0]
-
-
-async def user_tables(connection: Connection) -> list[tuple[str, str]]:
-    """Return (schema, table) of all that is no system's, no extension's and not ours; partitions with their parent."""
-    found = await rows(connection, f"{_USER_TABLES} ORDER BY 1, 2", doing="look for tables")
-    return [(schema, table) for schema, table, _ in found]
-
-
-async def tables_for_rows(connection: Connection) -> list[tuple[str, str]]:
-    """Return those of `user_tables` whose rows are data, and not what extensions and cloud providers put in."""
-    found = await rows(connection, _WITHOUT_PROVIDERS, doing="look for tables")
-    return [(schema, table) for schema, table, _ in found]
-
-
-async def count_tables(connection: Connection, role: str) -> Tables:
-    """Return what `user_tables` finds, for people, and what else may hold data."""
-    found = await rows(connection, f"{_USER_TABLES} ORDER BY 1, 2", doing="look for tables")
-    ((large_objects, views),) = await rows(connection, _OTHER_DATA, doing="look for other data")
-    return Tables(
-        count=len(found),
-        first=tuple(f"{schema}.{table}" for schema, table, _ in found[:5]),
-        owners=tuple(sorted({owner for _, _, owner in found} - {role})),
-        large_objects=large_objects,
-        views=views,
-    )
 
 
 async def ledger_seq(connection: Connection) -> int:

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from database_bootstrap import errors
 from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
-from database_bootstrap.api.v1alpha1 import Adoption, Spec
+from database_bootstrap.api.v1alpha1 import Adoption
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ownership import Mark, Origin
 from database_bootstrap.postgres.spelling import cure, sql_name
-from database_bootstrap.stages import adoption, catalogue, creation, identity, ledger_actions, owner_permits, permits
+from database_bootstrap.stages import (
+    adoption,
+    catalogue,
+    contents,
+    creation,
+    identity,
+    ledger_actions,
+    owner_permits,
+    permits,
+)
 from database_bootstrap.stages import database_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptDatabase, HandOverDatabase
 from database_bootstrap.stages.authority import Authority, authority_over
-from database_bootstrap.stages.catalogue import Database, Inside, Tables
+from database_bootstrap.stages.catalogue import Database, Inside
 from database_bootstrap.stages.claims import (
     is_ours,
     may_take,
@@ -23,6 +32,7 @@ from database_bootstrap.stages.claims import (
     require_database_gone,
     was_said_to_be_ours,
 )
+from database_bootstrap.stages.contents import Tables
 from database_bootstrap.stages.stage import Action, Conclusion, Refusal, Stage
 from database_bootstrap.stages.visit import Visit
 
@@ -58,7 +68,7 @@ async def observe(visit: Visit) -> Found:
     if visit.planning and await visit.sessions.try_role() is None and not visit.sessions.is_shut_out:
         return Found(database=database, is_unseen=True)
     session = visit.sessions.as_role or await visit.sessions.owner()
-    inside = await catalogue.look_inside(session)
+    inside = await catalogue.look_inside(session, visit.spec)
     if owner := inside.owner:
         await require_database_gone(visit, database, owner)
     visit.incarnation = inside.incarnation
@@ -67,7 +77,7 @@ async def observe(visit: Visit) -> Found:
         # Otherwise the status keeps what was known of the data that is looked for: that explains what became of it.
         await _learn(visit, database, inside)
     is_unknown = database.mark is None and inside.incarnation is None
-    tables = await catalogue.count_tables(session, visit.spec.role.name) if is_unknown else None
+    tables = await contents.count_tables(session, visit.spec.role.name) if is_unknown else None
     return Found(
         database=database,
         inside=inside,
@@ -239,7 +249,7 @@ def _compare_contents(visit: Visit, inside: Inside, origin: Origin) -> Iterator[
         wanted = actions.elements_of(parameter.name, parameter.value)
         if there is None or actions.elements_of(parameter.name, there) != wanted:
             yield actions.SetParameter(database=spec.database.name, name=parameter.name, value=parameter.value)
-    for schema in wanted_schemas(spec):
+    for schema in catalogue.wanted_schemas(spec):
         owner = inside.schemas.get(schema)
         if owner is None:
             yield actions.CreateSchema(name=schema)
@@ -263,12 +273,6 @@ def _compare_ledger(visit: Visit, inside: Inside, origin: Origin) -> Iterator[Ac
         yield ledger_actions.MakeLedger(origin=origin, incarnation=inside.incarnation, goes_on=inside.is_aside)
     if inside.is_aside:
         yield ledger_actions.CopyLedger()
-
-
-def wanted_schemas(spec: Spec) -> tuple[str, ...]:
-    """Return the schemas that the role must own: those listed, and the one in which the migration tool works."""
-    tools = {spec.migrations.schema_name} if spec.migrations else set()
-    return tuple(dict.fromkeys([*(schema.name for schema in spec.schemas), *sorted(tools - {"public"})]))
 
 
 async def permit(visit: Visit, found: Found, planned: Sequence[Action]) -> Refusal | None:

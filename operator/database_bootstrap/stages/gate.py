@@ -24,7 +24,7 @@ _SETTLED = """
         OR EXISTS (SELECT FROM dbbootstrap.audit_log WHERE stage = 'connection')
         OR EXISTS (SELECT FROM dbbootstrap.seed)
 """
-_OURS = "SELECT name FROM dbbootstrap.migration WHERE tool = %s AND state = 'applied'"
+_OURS = "SELECT DISTINCT name FROM dbbootstrap.migration WHERE tool = %s AND state = 'applied' AND name = ANY (%s)"
 _OWN_PATH = "SELECT pg_catalog.current_schemas(false)::text[]"
 
 
@@ -92,7 +92,8 @@ async def _is_first_run(visit: Visit, connection: Connection, question: Question
     """
     if not question.history.rows or not visit.ledger_exists or await _is_settled(connection):
         return False
-    found = await rows(connection, _OURS, (question.tool.name,), doing="read the ledger")
+    asked = (question.tool.name, [row.name for row in question.history.rows])
+    found = await rows(connection, _OURS, asked, doing="read the ledger")
     ours = {name for (name,) in found}
     return all(row.name in ours for row in question.history.rows if not row.rolled_back)
 

@@ -19,6 +19,7 @@ QUERY = f"""
             SELECT c.relname || '.' || a.attname || ' ' || pg_catalog.format_type(a.atttypid, NULL)
             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
             WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+              AND c.relname IN ({", ".join(f"'{table}'" for table in ledger.TABLES)})
               AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
         )))
     FROM pg_catalog.pg_namespace n WHERE n.nspname IN ('{ledger.SCHEMA}', '{ledger.ASIDE}')

@@ -17,7 +17,7 @@ from database_bootstrap.postgres import locks, session
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.login import Settings
 from database_bootstrap.postgres.sqlstates import error_of
-from database_bootstrap.stages import baseline, catalogue, gate, histories, leftovers, owner_permits, tooling
+from database_bootstrap.stages import baseline, contents, gate, histories, leftovers, owner_permits, tooling
 from database_bootstrap.stages.leftovers import Leftover
 from database_bootstrap.stages.risks import Risk
 from database_bootstrap.stages.risks import check as check_risks
@@ -110,7 +110,7 @@ async def _strangers(view: Connection, history: History) -> tuple[str, ...]:
     """Return the tables that nobody accounts for, where no migration has run yet."""
     if history.rows:
         return ()
-    tables = [".".join(table) for table in await catalogue.user_tables(view)]
+    tables = [".".join(table) for table in await contents.user_tables(view)]
     return tuple(table for table in tables if table not in history.tables)
 
 

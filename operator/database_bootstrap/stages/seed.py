@@ -20,7 +20,9 @@ from database_bootstrap.stages.stage import NOTED, Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
 _MARKER = """
-    SELECT state, checksum, rows, detail, time FROM dbbootstrap.seed WHERE name = 'seed'
+    SELECT state, pg_catalog.left(checksum, 200), rows,
+           CASE WHEN pg_catalog.length(detail) <= 100000 THEN detail END, time
+    FROM dbbootstrap.seed WHERE name = 'seed'
     ORDER BY state = 'seeded' DESC, seq DESC LIMIT 1
 """
 

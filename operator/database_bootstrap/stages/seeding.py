@@ -11,7 +11,7 @@ from database_bootstrap.api.v1alpha1 import SeedSpec, Spec
 from database_bootstrap.bundles.bundle import Bundle
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.sqlstates import error_of, server_words
-from database_bootstrap.stages import catalogue, loading
+from database_bootstrap.stages import contents, loading, tooling
 from database_bootstrap.stages.tooling import options_of
 from database_bootstrap.stages.visit import Visit
 
@@ -58,7 +58,7 @@ async def history_tables(visit: Visit) -> tuple[str, ...]:
     spec = visit.spec.migrations
     if spec is None or visit.sessions.as_role is None:
         return ()
-    history = await visit.tools[spec.tool.value].read(visit.sessions.as_role, options_of(spec))
+    history = await tooling.read(visit.tools[spec.tool.value], visit.sessions.as_role, options_of(spec))
     return history.tables
 
 
@@ -120,7 +120,7 @@ async def _first_with_a_row(connection: Connection, tables: Sequence[tuple[str, 
 
 
 async def _asked(connection: Connection, ignore: frozenset[str]) -> list[tuple[str, str]]:
-    tables = await catalogue.tables_for_rows(connection)
+    tables = await contents.tables_for_rows(connection)
     return [table for table in tables if ".".join(table) not in ignore]
 
 

@@ -32,7 +32,10 @@ _BASELINED = """
     SELECT EXISTS (SELECT FROM dbbootstrap.migration
         WHERE tool = 'Alembic' AND state = 'baselined' AND name = %s AND seq > %s)
 """
-_SINCE = "SELECT name FROM dbbootstrap.migration WHERE tool = 'Alembic' AND state = 'applied' AND seq > %s"
+_SINCE = """
+    SELECT DISTINCT name FROM dbbootstrap.migration
+    WHERE tool = 'Alembic' AND state = 'applied' AND seq > %s AND name = ANY (%s)
+"""
 _END_SESSION = """
     SELECT pg_catalog.pg_terminate_backend(l.pid, 5000)
     FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
@@ -174,7 +177,8 @@ class _Follower:
                 await self._run.verify_lock()
             case wire.Committed():
                 # The ledger is asked, and not the version table, which the child has locked again by now.
-                cursor = await self._run.connection.execute(_SINCE, (self._newest,))
+                asked = [*told.applied, *told.uncovered]
+                cursor = await self._run.connection.execute(_SINCE, (self._newest, asked))
                 await self.report(frozenset(name for (name,) in await cursor.fetchall()))
             case _:
                 self._note_progress(event)

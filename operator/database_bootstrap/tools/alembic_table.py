@@ -6,7 +6,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from database_bootstrap.errors import MigrationDiverged
-from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres import bounds, ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools.alembic_graph import Graph
@@ -17,15 +17,18 @@ Table = tuple[str, str]
 """Schema and name."""
 _DEFAULT_TABLE = "alembic_version"
 _HAS_LEDGER = "SELECT pg_catalog.to_regclass('dbbootstrap.migration') IS NOT NULL"
-_FROM_LEDGER = """
+_FROM_LEDGER = f"""
     (SELECT 'table' AS what, pg_catalog.parse_ident(version) AS words, NULL AS checksum, NULL AS state, NULL AS error
         FROM dbbootstrap.migration WHERE tool = 'Alembic' AND version IS NOT NULL ORDER BY seq DESC LIMIT 1)
     UNION ALL
-    SELECT 'half applied', ARRAY[name], checksum, sql_state, error FROM dbbootstrap.migration AS failed
+    (SELECT 'half applied', ARRAY[pg_catalog.left(name, {bounds.NAME})], pg_catalog.left(checksum, {bounds.NAME}),
+        pg_catalog.left(sql_state, {bounds.NAME}), pg_catalog.left(error, {bounds.WORDS})
+    FROM dbbootstrap.migration AS failed
     WHERE tool = 'Alembic' AND state = 'failed' AND NOT EXISTS (
         SELECT FROM dbbootstrap.migration AS later
         WHERE later.tool = failed.tool AND later.name = failed.name AND later.seq > failed.seq)
-"""
+    LIMIT {bounds.HISTORY + 1})
+"""  # noqa: S608 constants
 _EXISTS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
 _TOOL = "Alembic"
 
@@ -50,7 +53,7 @@ async def _find(connection: Connection, options: Options) -> tuple[Table, tuple[
     halves: list[Applied] = []
     if await one(connection, _HAS_LEDGER):
         cursor = await connection.execute(_FROM_LEDGER)
-        for what, words, checksum, state, error in await cursor.fetchall():
+        for what, words, checksum, state, error in bounds.history(await cursor.fetchall()):
             if what == "half applied":
                 detail = {"state": state, "error": error}
                 halves.append(Applied(name=words[0], checksum=checksum, finished=False, detail=detail))
@@ -63,9 +66,11 @@ async def history_in(connection: Connection, table: Table, halves: tuple[Applied
     """Return what this table says."""
     if not await one(connection, _EXISTS, (quoted(table),)):
         return History(table_exists=False, rows=halves)
-    query = sql.SQL("SELECT version_num FROM {} ORDER BY 1").format(sql.Identifier(*table))
+    query = sql.SQL("SELECT pg_catalog.left(version_num, {}) FROM {} ORDER BY 1 LIMIT {}").format(
+        bounds.NAME, sql.Identifier(*table), bounds.HISTORY + 1
+    )
     cursor = await connection.execute(query)
-    rows = tuple(Applied(name=name) for (name,) in await cursor.fetchall())
+    rows = tuple(Applied(name=name) for (name,) in bounds.history(await cursor.fetchall()))
     return History(table_exists=True, rows=(*rows, *halves), tables=(".".join(table),))
 
 

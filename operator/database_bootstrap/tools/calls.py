@@ -43,7 +43,9 @@ def opaque_calls(findings: Sequence[Finding]) -> Asking[frozenset[Name]]:
     return frozenset(guilty)
 
 
-def _effects(language: str, source: str, body: str | None) -> list[Effect]:
+def _effects(language: str, source: str | None, body: str | None) -> list[Effect]:
+    if source is None:
+        return [opaque.unknown()]
     try:
         if body is None:
             return body_of(language, source)

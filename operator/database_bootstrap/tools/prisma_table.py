@@ -7,6 +7,7 @@ from uuid import uuid4
 from psycopg import sql
 
 from database_bootstrap import errors
+from database_bootstrap.postgres import bounds
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.tools.job import Records
 from database_bootstrap.tools.migrators import Migrator, quiet
@@ -105,9 +106,11 @@ async def read(connection: Connection, schema: str) -> History:
 async def _rows(connection: Connection, schema: str) -> tuple[Applied, ...]:
     cursor = await connection.execute(
         sql.SQL(
-            "SELECT migration_name, checksum, finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
-            " CASE WHEN finished_at IS NULL THEN logs END, id FROM {} ORDER BY started_at"
-        ).format(sql.Identifier(schema, TABLE))
+            "SELECT pg_catalog.left(migration_name, {name}), pg_catalog.left(checksum, {name}),"
+            " finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
+            " CASE WHEN finished_at IS NULL THEN pg_catalog.left(logs, {words}) END, pg_catalog.left(id, {name})"
+            " FROM {table} ORDER BY started_at LIMIT {limit}"
+        ).format(table=sql.Identifier(schema, TABLE), name=bounds.NAME, words=bounds.WORDS, limit=bounds.HISTORY + 1)
     )
     return tuple(
         Applied(
@@ -118,7 +121,7 @@ async def _rows(connection: Connection, schema: str) -> tuple[Applied, ...]:
             stop=None if finished or rolled_back else stop_of(identifier),
             detail=_detail(logs),
         )
-        for name, checksum, finished, rolled_back, logs, identifier in await cursor.fetchall()
+        for name, checksum, finished, rolled_back, logs, identifier in bounds.history(await cursor.fetchall())
     )
 
 

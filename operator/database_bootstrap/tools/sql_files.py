@@ -13,7 +13,7 @@ from psycopg import sql
 
 from database_bootstrap import errors
 from database_bootstrap.bundles.bundle import Bundle, File
-from database_bootstrap.postgres import ledger
+from database_bootstrap.postgres import bounds, ledger
 from database_bootstrap.postgres.connection import Connection
 from database_bootstrap.postgres.ledger import MigrationRow
 from database_bootstrap.tools.aftermath import half_applied
@@ -30,12 +30,13 @@ _FILE_NAME = re.compile(r"[Vv]?([0-9]+(?:[._][0-9]+)*)_{1,2}(.+?)(\.up)?\.sql")
 _DOWN = ".down.sql"
 _PROSE = (".md", ".txt", ".rst")
 _LEDGER = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')"
-_ROWS = """
-    SELECT name, checksum, state, mode, error FROM (
+_ROWS = f"""
+    SELECT pg_catalog.left(name, {bounds.NAME}), pg_catalog.left(checksum, {bounds.NAME}), state,
+           pg_catalog.left(mode, {bounds.NAME}), pg_catalog.left(error, {bounds.WORDS}) FROM (
         SELECT DISTINCT ON (name) name, checksum, state, mode, error, seq
         FROM dbbootstrap.migration WHERE tool = 'SQL' ORDER BY name, seq DESC
-    ) AS newest ORDER BY seq
-"""
+    ) AS newest ORDER BY seq LIMIT {bounds.HISTORY + 1}
+"""  # noqa: S608 constants
 
 Version = tuple[int, ...]
 
@@ -187,7 +188,7 @@ async def _rows(connection: Connection) -> tuple[Applied, ...]:
             rolled_back=state == "resolved" and mode == "rolled-back",
             detail={"error": error},
         )
-        for name, checksum, state, mode, error in await cursor.fetchall()
+        for name, checksum, state, mode, error in bounds.history(await cursor.fetchall())
     )
 
 

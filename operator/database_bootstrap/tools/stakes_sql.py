@@ -23,6 +23,7 @@ _NO_MEMBER = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                 WHERE d.classid = {catalogue}::pg_catalog.regclass AND d.objid = {oid} AND d.deptype = 'e')
 """
+_SOURCES_LIMIT = 2 * 1024 * 1024
 _NO_TABLE_OF_EXTENSION = _NO_MEMBER.format(catalogue="'pg_catalog.pg_class'", oid="c.oid")
 USER_TABLES = sql.SQL(f"""
     WITH counted AS MATERIALIZED (
@@ -56,13 +57,19 @@ LOCKABLE = sql.SQL("""
 """What the session may lock; views and foreign tables cannot be."""
 SNAPSHOT = "SELECT oid::bigint, relnatts FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'f')"
 FUNCTIONS = sql.SQL(f"""
-    SELECT n.nspname::text, p.proname::text, l.lanname::text, p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid)
-    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
-    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
-    WHERE p.proname = ANY ({{names}}::text[]) AND p.provolatile = 'v' AND p.prokind IN ('f', 'p')
-      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-      AND {_NO_MEMBER.format(catalogue="'pg_catalog.pg_proc'", oid="p.oid")}
+    SELECT nspname::text, proname::text, lanname::text, CASE WHEN size <= {_SOURCES_LIMIT} THEN prosrc END,
+        CASE WHEN size <= {_SOURCES_LIMIT} THEN pg_catalog.pg_get_function_sqlbody(oid) END
+    FROM (
+        SELECT p.oid, n.nspname, p.proname, l.lanname, p.prosrc, pg_catalog.sum(pg_catalog.octet_length(p.prosrc)
+            + coalesce(pg_catalog.pg_column_size(p.prosqlbody), 0)) OVER (ORDER BY p.oid) AS size
+        FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+        JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+        WHERE p.proname = ANY ({{names}}::text[]) AND p.provolatile = 'v' AND p.prokind IN ('f', 'p')
+          AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+          AND {_NO_MEMBER.format(catalogue="'pg_catalog.pg_proc'", oid="p.oid")}
+    ) AS found
 """)  # noqa: S608 constants
+"""Of sources that are longer together than a script may be, none is read: nobody knows what they do."""
 COLUMNS = sql.SQL("""
     SELECT a.attnum, a.attname::text, coalesce(element.typname, t.typname)::text, a.atttypmod, element.oid IS NOT NULL,
         coalesce(element.typtype, t.typtype) = 'e',
@@ -73,7 +80,7 @@ COLUMNS = sql.SQL("""
 """)
 PATH = """
     SELECT coalesce(
-        (SELECT pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1)
+        (SELECT pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1, 20000)
          FROM pg_catalog.pg_db_role_setting AS s
          JOIN pg_catalog.pg_roles AS r ON r.rolname = session_user
          JOIN pg_catalog.pg_database AS d ON d.datname = pg_catalog.current_database(),
