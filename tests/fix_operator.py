@@ -157,6 +157,8 @@ class Rehearsal:
     """What a visit does; by default it finds everything done."""
     deletions: list[Subject] = field(default_factory=list)
     inspections: list[SharedServer] = field(default_factory=list)
+    inspection: Inspection = field(default_factory=lambda: Inspection(found=ServerObjectStatus(databases=0)))
+    """What a look at a server finds."""
     play_deletion: PlayDeletion | None = None
     """What a deletion does; by default it drops a database."""
 
@@ -176,7 +178,7 @@ class Rehearsal:
 
     async def inspect(self, server: SharedServer, platform: Platform, cluster: str) -> Inspection:
         self.inspections.append(server)
-        return Inspection(found=ServerObjectStatus(databases=0))
+        return self.inspection
 
 
 @dataclass
@@ -231,7 +233,7 @@ def manifest(name: str = "shop", **spec: Any) -> dict[str, Any]:
     }
 
 
-def all_done(*changes: str) -> Report:
+def all_done(*changes: str, changed: StageName = StageName.ROLE) -> Report:
     """Return the report of a visit that finds, or makes, everything as it should be."""
     outcomes = tuple(
         Outcome(
@@ -239,7 +241,7 @@ def all_done(*changes: str) -> Report:
             verdict=Verdict.DONE,
             reason=Reason.ROLE_IN_PLACE,
             message="In place.",
-            changes=changes if stage is StageName.ROLE else (),
+            changes=changes if stage is changed else (),
         )
         for stage in StageName
     )

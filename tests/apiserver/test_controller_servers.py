@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 import urllib.error
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -9,8 +10,12 @@ from typing import Any
 
 import pytest
 
+from database_bootstrap.api.outcomes import StageName
+from database_bootstrap.api.server_status import ServerObjectStatus
 from database_bootstrap.errors import ReferenceNotFound, ServerRefused
 from database_bootstrap.kube import access
+from database_bootstrap.kube.resource import Key
+from database_bootstrap.stages.inspection import Inspection
 from database_bootstrap.stages.subject import Progress, Report, Subject
 from database_bootstrap.stages.surroundings import SharedServer, Surroundings
 from fix_operator import SERVICE_ACCOUNT, Stage, all_done, soon
@@ -58,15 +63,15 @@ async def test_status_is_written_by_us_alone_and_only_when_it_says_something_new
     owners = {it["manager"] for it in written["metadata"]["managedFields"] if it.get("subresource") == "status"}
     assert owners == {"database-bootstrap-operator"}
     assert not written["metadata"].get("finalizers")
-    # An annotation asks for a look, and the look finds nothing new.
-    asked = {"metadata": {"annotations": {"dbbootstrap.io/reconcile-requested-at": "1"}}}
-    stage.plane.request("PATCH", f"{SERVERS}/{name}", asked)
-    await soon(lambda: len(looks(stage, name)) == 2)
+    # An annotation asks for a look, which finds nothing new but that it was asked for.
+    await look(stage, name, "1")
+    assert len(looks(stage, name)) == 2
     # What changes is looked at, and told: so the look before it was through, and had not written.
     put(stage.plane, name, intervalSeconds=601)
     await soon(lambda: get(stage.plane, name)["status"]["observedGeneration"] == 2)
     assert len(looks(stage, name)) == 3
-    assert writes_to(stage, name) == 2
+    assert get(stage.plane, name)["status"]["lastHandledReconcileAt"] == "1"
+    assert writes_to(stage, name) == 3
 
 
 def writes_to(stage: Stage, name: str) -> int:
@@ -74,6 +79,54 @@ def writes_to(stage: Stage, name: str) -> int:
     entries = (json.loads(line) for line in stage.plane.audit_log.read_text().splitlines())
     ours = (it["objectRef"] for it in entries if it["user"]["username"] == SERVICE_ACCOUNT and it["verb"] == "patch")
     return sum(it["resource"] == "databaseservers" and it.get("name") == name for it in ours)
+
+
+async def test_trouble_of_a_server_is_told_in_an_event_once(stage: Stage, name: str) -> None:
+    troubled = ReferenceNotFound("Secret platform/postgres is not there")
+    stage.line.inspection = Inspection(found=ServerObjectStatus(), error=troubled)
+    made = put(stage.plane, name)
+    await soon(lambda: events(stage, name))
+    for word in ("1", "2"):
+        await look(stage, name, word)
+    (event,) = events(stage, name)
+    assert (event["type"], event["reason"], event["note"]) == ("Warning", "ReferenceNotFound", troubled.message)
+    assert event["regarding"]["uid"] == made["metadata"]["uid"]
+    assert event["regarding"]["kind"] == "DatabaseServer"
+
+
+async def look(stage: Stage, name: str, word: str) -> None:
+    """Have a server looked at, and wait until that is acknowledged."""
+    asked = {"metadata": {"annotations": {"dbbootstrap.io/reconcile-requested-at": word}}}
+    stage.plane.request("PATCH", f"{SERVERS}/{name}", asked)
+    await soon(lambda: get(stage.plane, name)["status"].get("lastHandledReconcileAt") == word)
+
+
+def events(stage: Stage, name: str) -> list[dict[str, Any]]:
+    """Return the events about a server, which are where Kubernetes has those about what is in no namespace."""
+    items = stage.plane.request("GET", "/apis/events.k8s.io/v1/namespaces/default/events")["items"]
+    return [it for it in items if it["regarding"]["name"] == name]
+
+
+async def test_databases_are_counted_again_soon_after_one_was_claimed_or_dropped(stage: Stage, name: str) -> None:
+    changes = [("create database",), ()]
+
+    async def play(*_: object) -> Report:
+        return all_done(*changes.pop(0), changed=StageName.DATABASE)
+
+    stage.line.play = play
+    put(stage.plane, name)
+    await soon(lambda: get(stage.plane, name)["status"].get("databases") == 0)
+    stage.line.inspection = Inspection(found=ServerObjectStatus(databases=1))
+    stage.create("shop", server={"ref": {"name": name}}, deletionPolicy="Delete")
+    await soon(lambda: get(stage.plane, name)["status"]["databases"] == 1)
+    # A visit that changes nothing has nothing counted: what is due next is what the deletion brings.
+    stage.patch({"metadata": {"annotations": {"dbbootstrap.io/reconcile-requested-at": "1"}}})
+    await soon(lambda: stage.get()["status"].get("lastHandledReconcileAt") == "1")
+    due = stage.acting._queue._queue._due[Key("", name)] - time.monotonic()
+    assert due > 60
+    stage.line.inspection = Inspection(found=ServerObjectStatus(databases=0))
+    stage.delete("shop")
+    await soon(lambda: get(stage.plane, name)["status"]["databases"] == 0)
 
 
 async def test_change_of_a_server_wakes_those_who_refer_to_it(stage: Stage, name: str) -> None:

@@ -58,6 +58,8 @@ class ServerObjectStatus(StatusModel):
     A resource that asks for one says in its condition ExtensionsReady what a superuser runs in its database."""
     databases: Count | None = None
     """How many databases there are this cluster's resources'."""
+    last_handled_reconcile_at: Word | None = None
+    """The value of the annotation dbbootstrap.io/reconcile-requested-at that was last acted upon."""
 
     def manifest(self) -> dict[str, Any]:
         """Return the status as it is applied: what is not known is absent."""
@@ -85,7 +87,8 @@ def derive(
     pen = conditions.Pen(before.conditions, generation, now)
     said = _healthy(found, pen) if error is None else _troubled(error, pen)
     known = found if error is None else before
-    return known.model_copy(update={"observed_generation": generation, "conditions": said})
+    kept = {"last_handled_reconcile_at": before.last_handled_reconcile_at}
+    return known.model_copy(update={"observed_generation": generation, "conditions": said, **kept})
 
 
 def _healthy(found: ServerObjectStatus, pen: conditions.Pen) -> tuple[Condition, ...]:

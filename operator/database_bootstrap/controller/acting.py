@@ -61,9 +61,7 @@ class Acting:
             intake=intake,
             library=library,
             recorder=means.recorder,
-            servers=ServerVisits(
-                cluster=cluster, line=means.line, store=servers, standings=standings, queue=self._queue, intake=intake
-            ),
+            servers=self._server_visits(means, servers, standings, intake),
         )
         self._resync = Resync(
             kube=cluster.kube,
@@ -79,6 +77,17 @@ class Acting:
         self.watching = asyncio.Event()
         """Set once kopf is up."""
         self._pillars: list[asyncio.Task[None]] = []
+
+    def _server_visits(self, means: Means, servers: Store, standings: Standings, intake: Intake) -> ServerVisits:
+        return ServerVisits(
+            cluster=means.cluster,
+            line=means.line,
+            store=servers,
+            standings=standings,
+            queue=self._queue,
+            intake=intake,
+            recorder=means.recorder,
+        )
 
     async def start(self, take_signals: Callable[[], None]) -> Sequence[asyncio.Task[None]]:
         """Start all, and return the tasks without which it cannot go on: none of them ends by itself."""

@@ -1,6 +1,7 @@
 """The work queue, with client-go's semantics; pure, with a clock that is given."""
 
 import heapq
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -87,6 +88,11 @@ class Queue(Generic[Key]):
         self._due[key] = when
         self._serial += 1
         heapq.heappush(self._timers, (when, self._serial, key))
+
+    def add_within(self, key: Key, delay: float) -> None:
+        """Add the key after so many seconds, unless it comes by itself before that; more words do not put it off."""
+        if self._due.get(key, math.inf) > self._clock() + delay:
+            self.add_after(key, delay)
 
     def retry(self, key: Key, longest: float = LAST_DELAY) -> float:
         """Count a failure, add the key after the delay that it has earned, and return that delay."""

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum, auto
+from typing import TypeVar
 
 from database_bootstrap.api import conditions, names
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
+from database_bootstrap.api.server_status import ServerObjectStatus
 from database_bootstrap.api.status import Condition, Status, clean
 from database_bootstrap.controller.queue import LAST_DELAY
 from database_bootstrap.errors import BootstrapError, Retryable
@@ -41,6 +43,8 @@ MENDED_IN_POSTGRESQL = {
 """What a person may put right on the server, of which nothing tells the operator."""
 CHANGED = "Changed"
 """The reason of the event that lists what a visit changed."""
+
+Told = TypeVar("Told", Status, ServerObjectStatus)
 
 
 class Next(Enum):
@@ -86,8 +90,13 @@ def final(before: Status, resource: Resource, report: Report, now: datetime) -> 
         if _says_nothing_new(before, resource, report)
         else _with_way_back(report, resource).over(before, generation=resource.generation, now=now)
     )
+    return acknowledged(after, resource)
+
+
+def acknowledged(status: Told, resource: Resource) -> Told:
+    """Return the status with the word on which this version was looked at, if there was one."""
     requested = resource.annotations.get(names.ANNOTATION_RECONCILE_REQUESTED_AT)
-    return after.model_copy(update={"last_handled_reconcile_at": clean(requested, 256)}) if requested else after
+    return status.model_copy(update={"last_handled_reconcile_at": clean(requested, 256)}) if requested else status
 
 
 def underway(before: Status, resource: Resource, told: tuple[Sequence[Outcome], Facts], now: datetime) -> Status:
@@ -103,8 +112,13 @@ def notes(before: Status, after: Status, report: Report) -> Iterator[Note]:
     """Yield the events of a visit: what it changed, and its trouble where that is not what it was before."""
     if report.changes:
         yield Note(type="Normal", reason=CHANGED, text=listed(report.changes))
-    trouble = _trouble(after.conditions)
-    if trouble is not None and trouble != _trouble(before.conditions):
+    yield from warnings(before.conditions, after.conditions)
+
+
+def warnings(before: Sequence[Condition], after: Sequence[Condition]) -> Iterator[Note]:
+    """Yield the event of a trouble that is not what it was before."""
+    trouble = _trouble(after)
+    if trouble is not None and trouble != _trouble(before):
         yield Note(type="Warning", reason=trouble[0], text=trouble[1])
 
 

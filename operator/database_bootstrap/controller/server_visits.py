@@ -13,15 +13,18 @@ from database_bootstrap.controller import reporting
 from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.controller.intake import Intake
 from database_bootstrap.controller.standing import Standings
-from database_bootstrap.controller.store import Store
+from database_bootstrap.controller.store import Store, named_server
 from database_bootstrap.controller.workqueue import WorkQueue
 from database_bootstrap.errors import BootstrapError, ReferenceNotFound, ReferenceRejected, Retryable
 from database_bootstrap.kube import status as statuses
+from database_bootstrap.kube.recorder import Recorder
 from database_bootstrap.kube.references import Estate
 from database_bootstrap.kube.resource import Key, Resource
 from database_bootstrap.stages.inspection import Inspection
 from database_bootstrap.stages.surroundings import Platform, SharedServer
 
+CLAIM_SECONDS = 3.0
+"""Databases are made and dropped in crowds; they are counted once for all that came in so many seconds."""
 CORRECTION_SECONDS = 15.0
 """A Secret may be made or corrected, and nobody tells us of that."""
 
@@ -47,6 +50,7 @@ class ServerVisits:
     standings: Standings
     queue: WorkQueue
     intake: Intake
+    recorder: Recorder
 
     async def visit(self, key: Key) -> None:
         """Look at a server, tell what came of it, and set the time of the next look.
@@ -83,7 +87,8 @@ class ServerVisits:
             return None
         before = parse_server_status(newest.status)
         now = datetime.now(UTC)
-        revised = derive(report.found, report.error, before=before, generation=resource.generation, now=now)
+        derived = derive(report.found, report.error, before=before, generation=resource.generation, now=now)
+        revised = reporting.acknowledged(derived, resource)
         manifest = revised.manifest()
         if not statuses.differs(newest.status, manifest):
             self.store.accept(key)
@@ -94,7 +99,17 @@ class ServerVisits:
             reply = await statuses.write(self.cluster.kube, newest, manifest)
         finally:
             self.intake.follow_server(key, self.store.end_write(key, reply))
-        return revised if reply is not None else None
+        if reply is None:
+            return None
+        for note in reporting.warnings(before.conditions, revised.conditions):
+            await self.recorder.post(reply, note)
+        return revised
+
+    def claims_have_changed(self, resource: Resource) -> None:
+        """Look soon at the server that the resource refers to, if any: its status counts the databases."""
+        name = named_server(resource)
+        if name is not None and self.cluster.tells_of_servers and self.store.get(Key("", name)) is not None:
+            self.queue.add_within(Key("", name), CLAIM_SECONDS)
 
     def _come_again(self, resource: Resource, report: Inspection) -> None:
         key, interval = resource.key, float(resource.spec.get("intervalSeconds", reporting.INTERVAL_SECONDS))

@@ -159,6 +159,12 @@ def server_named(name: str) -> Reference:
     return Reference("databaseservers", "", name)
 
 
+def named_server(resource: Resource) -> str | None:
+    """Return the name of the DatabaseServer that a DatabaseBootstrap refers to, if it does."""
+    name = _at(resource.spec, "server", "ref", "name")
+    return name if isinstance(name, str) else None
+
+
 def _references(resource: Resource) -> Iterator[Reference]:
     return _references_of_server(resource.spec) if resource.key.is_server else _references_of_bootstrap(resource)
 
@@ -178,7 +184,7 @@ def _references_of_server(spec: Mapping[str, Any]) -> Iterator[Reference]:
 def _references_of_bootstrap(resource: Resource) -> Iterator[Reference]:
     namespace, name = resource.key
     spec = resource.spec
-    if isinstance(server := _at(spec, "server", "ref", "name"), str):
+    if (server := named_server(resource)) is not None:
         yield server_named(server)
     for path in (("server", "adminSecretRef", "name"), ("role", "passwordSecretRef", "name")):
         secret = _at(spec, *path)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from database_bootstrap import logs, metrics
 from database_bootstrap.api import conditions, v1alpha1
-from database_bootstrap.api.outcomes import Outcome, Reason
+from database_bootstrap.api.outcomes import Outcome, Reason, StageName
 from database_bootstrap.api.status import Status, parse_status
 from database_bootstrap.controller import reporting
 from database_bootstrap.controller.absence import Absence
@@ -94,6 +94,8 @@ class Visits:
             self._log(key, report)
             await self._tell(resource, report)
         _count(report)
+        if any(it.stage is StageName.DATABASE and it.changes for it in report.outcomes):
+            self.servers.claims_have_changed(resource)
         now = self.store.get(key)
         if now is None or now.is_let_go:
             self.standings.forget(key)
@@ -122,6 +124,8 @@ class Visits:
             kube=self.cluster.kube, line=self.line, introduce=self._introduce, recorder=self.recorder
         )
         ending = await departures.see_off(newest)
+        if ending.drops:
+            self.servers.claims_have_changed(newest)
         if ending.error is not None:
             return replace(reporting.held(ending.error, newest), outage=ending.outage)
         await self._written(resource.key, finalizer.take_off(self.cluster.kube, newest))

@@ -71,6 +71,11 @@ class WorkQueue:
         self._queue.add_after(key, delay)
         self._set_alarm()
 
+    def add_within(self, key: Key, delay: float) -> None:
+        """Add the key after so many seconds, unless it comes by itself before that."""
+        self._queue.add_within(key, delay)
+        self._set_alarm()
+
     def park(self, key: Key, outage: Outage) -> None:
         """Add the key as soon as the outage is over, if nothing else brings it before."""
         if not self._stopping:

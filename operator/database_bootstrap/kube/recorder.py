@@ -16,6 +16,8 @@ from database_bootstrap.kube.resource import Resource
 NOTE_BYTES = 1024
 NAME_LENGTH = 253
 ACTION = "Reconcile"
+OF_NO_NAMESPACE = "default"
+"""Where Kubernetes wants events about what is in no namespace."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class Recorder:
     async def post(self, resource: Resource, note: Note) -> None:
         """Post one event about the resource."""
         try:
-            await self._kube.create(EVENTS, resource.key.namespace, self._manifest(resource, note))
+            await self._kube.create(EVENTS, resource.key.namespace or OF_NO_NAMESPACE, self._manifest(resource, note))
         except (BootstrapError, client.NotFoundError, client.ConflictError) as error:
             log.warning("Event not posted: %s", error)
 
@@ -59,8 +61,8 @@ class Recorder:
             "note": shortened(note.text, NOTE_BYTES),
             "regarding": {
                 "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "namespace": resource.key.namespace,
+                "kind": names.SERVER_KIND if resource.key.is_server else names.KIND,
+                **({"namespace": resource.key.namespace} if resource.key.namespace else {}),
                 "name": resource.key.name,
                 "uid": resource.uid,
                 "resourceVersion": resource.version,

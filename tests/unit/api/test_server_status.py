@@ -15,6 +15,12 @@ FOUND = ServerObjectStatus(server=ServerStatus(host="db", port=5432, version="18
 LACKING = FOUND.model_copy(update={"missing_rights": (MissingRight(right="CREATEDB", sql="ALTER ROLE a CREATEDB"),)})
 
 
+def test_word_that_was_acted_upon_outlives_every_look() -> None:
+    before = ServerObjectStatus(last_handled_reconcile_at="7")
+    for error in (None, ServerUnreachable("no answer")):
+        assert derive(FOUND, error, before=before, generation=1, now=NOW).last_handled_reconcile_at == "7"
+
+
 def said(status: ServerObjectStatus) -> dict[str, tuple[str, str]]:
     return {it.type: (it.status, it.reason) for it in status.conditions}
 

@@ -81,6 +81,16 @@ def test_second_delay_of_a_key_replaces_the_first(queue: Queue[str], clock: Cloc
     assert (take(queue), take(queue)) == ("a", None)
 
 
+@pytest.mark.parametrize("due", [2, 7, None], ids=["before that", "later", "never"])
+def test_words_that_follow_each_other_put_nothing_off(queue: Queue[str], clock: Clock, due: float | None) -> None:
+    if due is not None:
+        queue.add_after("a", due)
+    for _ in range(3):
+        queue.add_within("a", 5)
+        clock.now += 1
+    assert queue.next_due() == pytest.approx(min(due or 5, 5) - 3 if due != 2 else 0)
+
+
 def test_key_that_is_due_while_in_work_comes_once_more(queue: Queue[str], clock: Clock) -> None:
     queue.add("a")
     take(queue)
