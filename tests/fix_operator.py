@@ -22,6 +22,7 @@ import pytest_asyncio
 from database_bootstrap.api import names
 from database_bootstrap.api.outcomes import Outcome, Reason, StageName, Verdict
 from database_bootstrap.api.server_status import ServerObjectStatus
+from database_bootstrap.api.status import BindingStatus
 from database_bootstrap.controller.acting import Acting, Means
 from database_bootstrap.controller.cluster import Cluster
 from database_bootstrap.kube import access
@@ -245,7 +246,7 @@ def all_done(*changes: str, changed: StageName = StageName.ROLE) -> Report:
         )
         for stage in StageName
     )
-    return Report(outcomes=outcomes, facts=Facts(binding="shop-db"))
+    return Report(outcomes=outcomes, facts=Facts(binding=BindingStatus(name="shop-db")))
 
 
 def stopped(verdict: Verdict, reason: Reason, message: str) -> Report:

@@ -8,7 +8,7 @@ import pytest
 
 from database_bootstrap.api import names
 from database_bootstrap.api.outcomes import Reason, StageName, Verdict
-from database_bootstrap.api.status import BindingStatus, Origin, Status
+from database_bootstrap.api.status import Origin, Status
 from database_bootstrap.postgres.ownership import mark_in
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap, outcome, within
@@ -68,8 +68,7 @@ def may_not_mark(bootstrap: Bootstrap) -> bool:
 
 def remember(bootstrap: Bootstrap, report: Report) -> None:
     facts = report.facts
-    binding = BindingStatus(name=facts.binding) if facts.binding else None
-    bootstrap.status = Status(server=facts.server, role=facts.role, database=facts.database, binding=binding)
+    bootstrap.status = Status(server=facts.server, role=facts.role, database=facts.database, binding=facts.binding)
 
 
 def refused(report: Report, reason: Reason, *words: str) -> None:

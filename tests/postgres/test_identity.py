@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from database_bootstrap.api.outcomes import Reason, StageName
-from database_bootstrap.api.status import BindingStatus, Status
+from database_bootstrap.api.status import Status
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap, Drawer
 
@@ -21,7 +21,7 @@ def remember(bootstrap: Bootstrap, report: Report) -> None:
         server=facts.server,
         role=facts.role,
         database=facts.database,
-        binding=BindingStatus(name=facts.binding) if facts.binding else None,
+        binding=facts.binding,
     )
 
 

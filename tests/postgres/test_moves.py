@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from database_bootstrap.api.outcomes import Reason
-from database_bootstrap.api.status import BindingStatus, Status
+from database_bootstrap.api.status import Status
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap
 from fix_postgres import INSTALLATIONS, SETTINGS
@@ -22,8 +22,7 @@ SEED = {"users.sql": "INSERT INTO users VALUES (1), (2)"}
 
 def remember(bootstrap: Bootstrap, report: Report) -> None:
     facts = report.facts
-    binding = BindingStatus(name=facts.binding) if facts.binding else None
-    bootstrap.status = Status(server=facts.server, role=facts.role, database=facts.database, binding=binding)
+    bootstrap.status = Status(server=facts.server, role=facts.role, database=facts.database, binding=facts.binding)
 
 
 @pytest.fixture

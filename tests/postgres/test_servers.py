@@ -206,6 +206,7 @@ async def test_moving_from_an_own_admin_secret_to_an_offer_is_no_event(bootstrap
     assert report.changes == ()
     bootstrap.remember(report)
     assert bootstrap.status == before
+    assert before.binding and before.binding.host == bootstrap.server.host
     assert bootstrap.as_superuser(marks) == marked
     # An address for applications changes the Secret, and not what the operator holds the server to be.
     bootstrap.offer(publicHost="db.example.org")
@@ -213,6 +214,7 @@ async def test_moving_from_an_own_admin_secret_to_an_offer_is_no_event(bootstrap
     assert report.changes == ("publish the connection in Secret shop-db",)
     bootstrap.remember(report)
     assert bootstrap.status.server == before.server
+    assert bootstrap.status.binding and bootstrap.status.binding.host == "db.example.org"
     assert bootstrap.status.database and before.database
     assert bootstrap.status.database.incarnation == before.database.incarnation
 

@@ -33,6 +33,8 @@ def test_tenant_gets_its_database_without_an_admin_secret(tenant: Tenant, platfo
     tenant.ready()
     found = tenant.connection()
     assert (found["host"], found["port"]) == ("db.example.org", "6432")
+    assert "db.example.org" in tenant.plane.kubectl("-n", tenant.namespace, "get", "dbb", "shop", "-o", "wide")
+    until(20, lambda: platform.get()["status"]["databases"] == 1)
     here = found | {"host": tenant.server.host, "port": tenant.server.port}
     with psycopg.connect(**here) as connection:
         assert connection.execute("SELECT 1").fetchall() == [(1,)]
@@ -43,9 +45,6 @@ def test_tenant_gets_its_database_without_an_admin_secret(tenant: Tenant, platfo
     assert status["server"]["host"] == tenant.server.host
     assert status["server"]["version"].startswith(str(tenant.server.major))
     assert status["administrator"] == {"name": tenant.admin.user, "superuser": tenant.is_superuser}
-    tenant.request_visit(token="before the count")
-    platform.request_look()
-    until(20, lambda: platform.get()["status"]["databases"] == 1)
 
 
 def test_refusals_name_the_rule_and_leave_nothing_behind(tenant: Tenant, platform: Platform) -> None:

@@ -92,7 +92,7 @@ def _columns() -> list[Schema]:
         _column("Database", ".spec.database.name", "The database."),
         _column("Migration", ".status.migrations.current", "The last migration applied."),
         _column("Role", ".spec.role.name", "The application's login role.", priority=1),
-        _column("Server", ".status.server.host", "The server.", priority=1),
+        _column("Server", ".status.binding.host", "Where applications reach the server.", priority=1),
         _column("Message", f"{ready}.message", "Why it is ready or not, in a sentence.", priority=1),
         _column("Suspend", ".spec.suspend", "Whether it is left alone for now.", kind="boolean", priority=1),
         _column("Age", ".metadata.creationTimestamp", "Time since the resource was made.", kind="date"),

@@ -184,6 +184,10 @@ class BindingStatus(StatusModel):
 
     name: Word
     """Its name, in the same namespace."""
+    host: Word | None = None
+    """Where applications reach the server, as it says; the operator itself may do so elsewhere (`server.host`)."""
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """The port there."""
 
 
 class LastChange(StatusModel):

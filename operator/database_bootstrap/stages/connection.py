@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from database_bootstrap.api.outcomes import Reason, StageName
+from database_bootstrap.api.status import BindingStatus
 from database_bootstrap.stages.stage import Action, Conclusion, Stage
 from database_bootstrap.stages.visit import Visit
 
@@ -22,7 +23,10 @@ async def observe(visit: Visit) -> Found:
     """Compare the Secret with what it should say."""
     is_published = await visit.credentials.role() is not None and await visit.credentials.is_published()
     if is_published:
-        visit.facts.binding = visit.credentials.connection_secret
+        wanted = await visit.credentials.wanted_connection()
+        visit.facts.binding = BindingStatus(
+            name=visit.credentials.connection_secret, host=wanted.host, port=wanted.port
+        )
     return Found(is_published=is_published, is_pinned=await visit.credentials.is_pinned(visit.incarnation))
 
 

@@ -67,8 +67,8 @@ class Facts:
     extensions: tuple[ExtensionStatus, ...] | None = None
     migrations: MigrationsStatus | None = None
     seed: SeedStatus | None = None
-    binding: str | None = None
-    """The name of the connection Secret, once it is published."""
+    binding: BindingStatus | None = None
+    """The connection Secret, once it is published."""
     doing: str = ""
     """What a slow stage does now, and how far it is; for people."""
 
@@ -81,7 +81,7 @@ class Facts:
             "extensions": self.extensions,
             "migrations": self.migrations,
             "seed": self.seed,
-            "binding": BindingStatus(name=self.binding) if self.binding else None,
+            "binding": self.binding,
         }
         return before.model_copy(update={name: value for name, value in learned.items() if value is not None})
 

@@ -23,7 +23,7 @@ def test_who_learned_nothing_knows_what_was_known() -> None:
 
 
 def test_what_was_learned_is_new_and_an_empty_list_is_a_fact() -> None:
-    after = Facts(role=RoleStatus(name="new"), extensions=(), binding="other").over(BEFORE)
+    after = Facts(role=RoleStatus(name="new"), extensions=(), binding=BindingStatus(name="other")).over(BEFORE)
     assert (after.role, after.extensions) == (RoleStatus(name="new"), ())
     assert after.binding == BindingStatus(name="other")
 
