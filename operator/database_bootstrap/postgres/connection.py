@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg import generators, pq, waiting
 
-from database_bootstrap.postgres import bounds
+from database_bootstrap.postgres import bounds, polling
 
 Value = TypeVar("Value")
 Waits = Generator[waiting.Wait, waiting.Ready | int, Value]
@@ -31,21 +31,26 @@ _COPIES = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatu
 _SQLSTATE = re.compile(r"\b([0-9A-Z]{5})\s*$")
 
 
-@cache
-def _set_verbosity() -> Callable[[int, int], int] | None:
-    """Return PQsetErrorVerbosity of the libpq that psycopg has loaded, or None where it cannot be reached.
+@dataclass(frozen=True, slots=True)
+class _Libpq:
+    """What psycopg wraps not at all, or keeps Python's lock for."""
 
-    psycopg wraps no such function, and gives no SQLSTATE for a login that failed; the text of the refusal is in the
-    server's language.
-    """
+    set_verbosity: Callable[[int, int], int]
+    """It gives no SQLSTATE for a login that failed, and the text of the refusal is in the server's language."""
+    poll: Callable[[int], int]
+
+
+@cache
+def _libpq() -> _Libpq | None:
+    """Return functions of the libpq that psycopg has loaded, or None where it cannot be reached."""
     try:
         library = ctypes.CDLL(_loaded_libpq())
-        function = library.PQsetErrorVerbosity
+        set_verbosity, poll = library.PQsetErrorVerbosity, library.PQconnectPoll
     except (OSError, AttributeError):
         return None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    function.restype = ctypes.c_int
-    return function
+    set_verbosity.argtypes, poll.argtypes = [ctypes.c_void_p, ctypes.c_int], [ctypes.c_void_p]
+    set_verbosity.restype = poll.restype = ctypes.c_int
+    return _Libpq(set_verbosity, poll)
 
 
 def _loaded_libpq() -> str:
@@ -207,9 +212,11 @@ class Connection(psycopg.AsyncConnection[Any]):
     def _connect_gen(cls, conninfo: str = "") -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, Self]:
         # psycopg's own generator has no place between start and poll, where the verbosity must be set.
         pgconn = pq.PGconn.connect_start(conninfo.encode())
-        if (set_verbosity := _set_verbosity()) and (pointer := getattr(pgconn, "pgconn_ptr", None)):
-            set_verbosity(pointer, _VERBOSITY_SQLSTATE)
-        while (status := _poll(pgconn)) != pq.PollingStatus.OK:
+        pointer = getattr(pgconn, "pgconn_ptr", None) or 0
+        libpq = _libpq() if pointer else None
+        if libpq:
+            libpq.set_verbosity(pointer, _VERBOSITY_SQLSTATE)
+        while (status := (yield from _poll(pgconn, pointer, libpq))) != pq.PollingStatus.OK:
             wait = waiting.Wait.R if status == pq.PollingStatus.READING else waiting.Wait.W
             while not (yield pgconn.socket, wait):
                 pass
@@ -217,19 +224,31 @@ class Connection(psycopg.AsyncConnection[Any]):
         return cls(pgconn)
 
 
-def _poll(pgconn: pq.abc.PGconn) -> int:
+def _poll(
+    pgconn: pq.abc.PGconn, address: int, libpq: _Libpq | None
+) -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, int]:
     """Return the next polling status; raise OperationalError with libpq's text when the attempt has failed.
 
     Before the session is there libpq takes single messages only, and throws each away.
     """
-    room = bounds.room()
-    status = pq.PollingStatus.FAILED if pgconn.status == pq.ConnStatus.BAD else pgconn.connect_poll()
-    if bounds.has_made_room(room):
+    status: int = pq.PollingStatus.FAILED
+    if libpq and pgconn.status == pq.ConnStatus.AWAITING_RESPONSE:
+        status = yield from polling.poll(pgconn, address, libpq.poll)
+    elif pgconn.status != pq.ConnStatus.BAD:
+        room = bounds.room()
+        status = pgconn.connect_poll()
+        _bound(pgconn, bounds.has_made_room(room))
+    if status != pq.PollingStatus.FAILED:
+        # A thread's room cannot be told from others'; but what comes into it can be counted.
+        _bound(pgconn, bounds.taken(pgconn.socket) > bounds.LIMIT)
+        return status
+    kind = PasswordWanted if pgconn.needs_password else psycopg.OperationalError
+    text = pgconn.get_error_message()
+    pgconn.finish()
+    raise kind(f"connection failed: {text}")
+
+
+def _bound(pgconn: pq.abc.PGconn, is_too_much: bool) -> None:
+    if is_too_much:
         pgconn.finish()
         raise bounds.too_many_bytes()
-    if status == pq.PollingStatus.FAILED:
-        kind = PasswordWanted if pgconn.needs_password else psycopg.OperationalError
-        text = pgconn.get_error_message()
-        pgconn.finish()
-        raise kind(f"connection failed: {text}")
-    return status

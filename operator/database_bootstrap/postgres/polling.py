@@ -1,0 +1,84 @@
+"""libpq's next step of a login, in a thread: a server says how many rounds of hashing a password takes (RFC 5802).
+
+Some thousands are usual, and some billions may be said by one in a tenant's hands: an hour in which libpq, which cannot
+be told to stop, would keep the event loop. So it works beside that, without Python's lock; whoever waits for the login
+leaves it in time, and it then goes on with what the processor has left.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Generator
+
+import psycopg
+from psycopg import pq, waiting
+
+Place = tuple[bytes, bytes]
+"""An address and a port."""
+Step = Callable[[int], int]
+"""PQconnectPoll for the address of a PGconn."""
+
+_busy: set[Place] = set()
+"""Where a login that was left is not over yet."""
+
+
+def place_of(pgconn: pq.abc.PGconn) -> Place:
+    """Return where a connection leads; raise OperationalError while a login that was left there is not over."""
+    place = (pgconn.hostaddr or pgconn.host, pgconn.port)
+    if place in _busy:
+        raise psycopg.OperationalError(
+            "connection failed: the server has asked for so much work at an earlier login that this is not over yet"
+        )
+    return place
+
+
+def poll(
+    pgconn: pq.abc.PGconn, address: int, step: Step
+) -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, int]:
+    """Take one step in a thread, and return the polling status."""
+    work = _Work(pgconn, address, step)
+    try:
+        while not (yield work.reader, waiting.Wait.R):
+            pass
+        return work.status
+    finally:
+        work.leave()
+
+
+class _Work:
+    """One step. Whoever is the later one, the thread or who waits for it, closes what both need."""
+
+    def __init__(self, pgconn: pq.abc.PGconn, address: int, step: Step) -> None:
+        self._pgconn = pgconn  # Not to be freed before the step is over.
+        self._place = place_of(pgconn)
+        self._lock = threading.Lock()
+        self._is_over = self._is_left = False
+        self.status: int = pq.PollingStatus.FAILED
+        self.reader, self._writer = os.pipe()
+        # A daemon: the process does not wait for it at its end.
+        self._thread = threading.Thread(target=self._run, args=(address, step), name="login", daemon=True)
+        self._thread.start()
+
+    def _run(self, address: int, step: Step) -> None:
+        self.status = step(address)
+        with self._lock:
+            self._is_over = True
+            if self._is_left:
+                _busy.discard(self._place)
+                self._close()
+            else:
+                os.write(self._writer, b".")
+
+    def leave(self) -> None:
+        with self._lock:
+            if self._is_over:
+                self._close()
+                return
+            self._is_left = True
+            _busy.add(self._place)
+        with contextlib.suppress(OSError, AttributeError):  # Linux has this.
+            os.sched_setscheduler(self._thread.native_id or 0, os.SCHED_IDLE, os.sched_param(0))
+
+    def _close(self) -> None:
+        os.close(self.reader)
+        os.close(self._writer)

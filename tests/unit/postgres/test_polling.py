@@ -1,0 +1,91 @@
+"""A server in a tenant's hands that asks for billions of rounds of hashing keeps nobody else waiting."""
+
+import asyncio
+import base64
+import hashlib
+import struct
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+
+from database_bootstrap.postgres import session
+from database_bootstrap.postgres.login import Endpoint, Login
+
+SECONDS = 3.0
+
+
+@dataclass
+class Greedy:
+    """Speaks PostgreSQL's protocol as far as SCRAM's first message of a server."""
+
+    rounds: int
+    port: int = 0
+    asked: int = 0
+    handlers: list["asyncio.Task[None] | None"] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.handlers.append(asyncio.current_task())
+        try:
+            await reader.readexactly(struct.unpack("!I", await reader.readexactly(4))[0] - 4)
+            writer.write(message(10, b"SCRAM-SHA-256\0\0"))
+            await reader.readexactly(1)
+            first = await reader.readexactly(struct.unpack("!I", await reader.readexactly(4))[0] - 4)
+            nonce, salt = first.partition(b"r=")[2], base64.b64encode(b"salt")
+            self.asked += 1
+            writer.write(message(11, b"r=%sx,s=%s,i=%d" % (nonce, salt, self.rounds)))
+            await reader.read(1)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    def login(self) -> Login:
+        endpoint = Endpoint(host="127.0.0.1", port=self.port, sslmode="disable")
+        return Login(endpoint=endpoint, user="u", password="p", database="d")
+
+
+def message(kind: int, content: bytes) -> bytes:
+    return b"R" + struct.pack("!II", len(content) + 8, kind) + content
+
+
+def rounds_in(seconds: float) -> int:
+    """Return how many rounds take this long here, at least."""
+    began = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"p", b"salt", 200_000)
+    return int(200_000 * seconds / (time.perf_counter() - began))
+
+
+@pytest.fixture
+async def greedy() -> AsyncIterator[Greedy]:
+    one = Greedy(rounds=rounds_in(SECONDS))
+    async with await asyncio.start_server(one.serve, "127.0.0.1", 0) as server:
+        one.port = server.sockets[0].getsockname()[1]
+        yield one
+        for handler in filter(None, one.handlers):
+            handler.cancel()
+        await asyncio.gather(*filter(None, one.handlers), return_exceptions=True)
+
+
+async def test_rounds_without_end_keep_nobody_else_waiting(greedy: Greedy) -> None:
+    longest, last = 0.0, time.monotonic()
+
+    async def clock() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+
+    ticking = asyncio.create_task(clock())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SECONDS / 3):
+            await session.connect(greedy.login(), session.OBSERVER)
+    # Nor does it get another thread while that one is at work.
+    with pytest.raises(psycopg.OperationalError, match="so much work at an earlier login"):
+        await session.connect(greedy.login(), session.OBSERVER)
+    ticking.cancel()
+    assert longest < SECONDS / 3
+    assert greedy.asked == 1
