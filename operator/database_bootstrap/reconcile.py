@@ -129,7 +129,7 @@ class Engine:
         # In the words for whoever runs the server, and not in those for tenants.
         login = replace(await shared.administrator(look.server, look.platform), server=None)
         server = self._server(login.endpoint)
-        server.resize(look.server.spec.max_connections)
+        server.resize(look.server.spec.max_connections, by=look.server.name)
         knock = partial(probe.knock, login.endpoint, login.user, login.database)
         try:
             async with server.reserve(OURSELVES, 1, knock):
@@ -203,7 +203,7 @@ class Engine:
         """Do the work once the server has room for it; at its end no session is left open."""
         server = self._server(endpoint)
         if offer := await guest.credentials.server():
-            server.resize(offer.spec.max_connections)
+            server.resize(offer.spec.max_connections, by=offer.name)
         try:
             knock = outages.knock(endpoint, guest.subject)
             async with server.reserve(guest.subject.owner.namespace, connections, knock, waiting):

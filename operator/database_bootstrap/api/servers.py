@@ -252,7 +252,8 @@ class DatabaseServerSpec(Model):
     max_connections: Annotated[Whole, Field(ge=3, le=1_000)] = 10
     """How many connections the operator itself may have open at once on this server.
 
-    The last three of them are only for namespaces that have none."""
+    The last three of them are only for namespaces that have none. Where several DatabaseServers are one address, the
+    smallest of theirs counts."""
     interval_seconds: Annotated[Whole, Field(ge=5, le=DAY_SECONDS)] = 600
     """How often an unchanged server is looked at again for its own status."""
 

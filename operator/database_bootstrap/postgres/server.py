@@ -20,6 +20,8 @@ Ask = Callable[[], Awaitable[str | None]]
 """Asks a server, and returns in a few words why it is of no use now; None where it is."""
 
 PAUSE_SECONDS = 1.0
+LATELY_SECONDS = 3600.0
+"""What nobody has said for so long is of somebody who is gone, or has no use for the server now."""
 LATER_PAUSE_SECONDS = 2.0
 OURSELVES = ""
 """Owner of the connections that are for no namespace; none has this name."""
@@ -51,6 +53,8 @@ class Server:
     ) -> None:
         self._name = name
         self._budget = Budget(max_connections)
+        self._limits: dict[str, tuple[int, float]] = {}
+        """Who wants no more than how many connections here, and when that was said last."""
         self._clock = clock
         self._sleep = sleep
         self._chance = random.Random()  # noqa: S311 spreads, hides nothing
@@ -67,9 +71,15 @@ class Server:
         """The outage of this kind, while there is one."""
         return self._outages.get(kind)
 
-    def resize(self, max_connections: int) -> None:
-        """Allow so many connections at once from now on."""
-        self._budget.resize(max_connections)
+    def resize(self, max_connections: int, *, by: str) -> None:
+        """Allow so many connections at once from now on, or as many as another who has said it lately, if that is less.
+
+        Several names for one server, and terms that go with each, are no more connections than the narrowest allows.
+        """
+        now = self._clock()
+        self._limits[by] = (max_connections, now)
+        self._limits = {who: said for who, said in self._limits.items() if now - said[1] < LATELY_SECONDS}
+        self._budget.resize(min(limit for limit, _ in self._limits.values()))
 
     @asynccontextmanager
     async def reserve(

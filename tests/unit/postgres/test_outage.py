@@ -10,7 +10,7 @@ import pytest_asyncio
 from database_bootstrap import errors, metrics
 from database_bootstrap.postgres.budget import Budget
 from database_bootstrap.postgres.outage import FORGOTTEN_SECONDS, Outage
-from database_bootstrap.postgres.server import Server, pause
+from database_bootstrap.postgres.server import LATELY_SECONDS, Server, pause
 
 AWAY = errors.ServerUnreachable
 
@@ -50,6 +50,29 @@ async def server(clock: Clock) -> AsyncIterator[Server]:
     server = Server("db:5432", 8, clock=clock, sleep=clock.sleep)
     yield server
     await server.stop()
+
+
+async def test_narrowest_word_on_a_server_counts_until_it_is_old(server: Server, clock: Clock) -> None:
+    async def fits(count: int) -> bool:
+        task = asyncio.ensure_future(_lend(server, count))
+        await asyncio.sleep(0)
+        done, _ = await asyncio.wait({task}, timeout=0)
+        task.cancel()
+        return bool(done)
+
+    server.resize(3, by="narrow")
+    server.resize(10, by="wide")
+    assert (await fits(4), await fits(3)) == (False, True)
+    server.resize(5, by="narrow")
+    assert (await fits(6), await fits(5)) == (False, True)
+    clock.now += LATELY_SECONDS
+    server.resize(10, by="wide")
+    assert await fits(10)
+
+
+async def _lend(server: Server, count: int) -> None:
+    async with server.reserve("shop", count, nobody):
+        pass
 
 
 async def nobody() -> str | None:
