@@ -369,6 +369,11 @@ async def _unreadable_ledger(shop: Bootstrap) -> None:
     shop.as_superuser(f'REVOKE ALL ON ALL TABLES IN SCHEMA dbbootstrap FROM "{shop.role}"', shop.database)
 
 
+async def _ledger_to_read(shop: Bootstrap) -> None:
+    await _made(shop)
+    shop.as_superuser(f'REVOKE INSERT ON dbbootstrap.audit_log FROM "{shop.role}"', shop.database)
+
+
 POWER = 'GRANT "{role}" TO "{admin}" WITH ADMIN OPTION'
 NEEDS_MORE = {
     "CREATEDB": More(
@@ -552,6 +557,11 @@ NEEDS_MORE = {
         says=('ALTER DATABASE "{database}" ALLOW_CONNECTIONS true',),
         reason=Reason.SERVER_BUSY,
     ),
+    "ledger that the role may only read": More(
+        fields=(),
+        arrange=_ledger_to_read,
+        says=('GRANT INSERT ON "dbbootstrap"."migration"',),
+    ),
     "ledger without rights": More(
         fields=(),
         arrange=_unreadable_ledger,
@@ -718,11 +728,14 @@ async def test_deletion_waits_for_sessions_that_the_administrator_sees_and_may_n
 
 
 async def test_plan_takes_no_drifted_password_for_lost_data(bootstrap: Bootstrap) -> None:
+    bootstrap.migrate("SQL", {"V1__a.sql": "CREATE TABLE a (id int);"})
+    bootstrap.raw["extensions"] = [{"name": "hstore"}]
     await _made(bootstrap)
     bootstrap.as_superuser(f"ALTER ROLE \"{bootstrap.role}\" PASSWORD 'by hand'")
     planned = await bootstrap.plan()
     assert planned.trouble is None
-    assert planned.changes[0] == f'set the password of role "{bootstrap.role}" to that of its Secret'
+    assert planned.changes == (f'set the password of role "{bootstrap.role}" to that of its Secret',)
+    assert (await bootstrap.ready()).changes == planned.changes
 
 
 async def test_lost_password_is_rotated_where_the_role_says_whose_it_is(bootstrap: Bootstrap) -> None:

@@ -33,7 +33,8 @@ _INSIDE = """
            (SELECT pg_catalog.json_object_agg(relname, pg_catalog.json_build_array(
                 pg_catalog.pg_get_userbyid(relowner),
                 pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
-                AND pg_catalog.has_table_privilege(c.oid, 'SELECT')))
+                AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                AND (c.relname = 'identity' OR pg_catalog.has_table_privilege(c.oid, 'INSERT'))))
             FROM pg_catalog.pg_class c
             WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'dbbootstrap')
               AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname = ANY (%s)),
@@ -210,8 +211,8 @@ def _check_readable(connection: Connection, tables: Mapping[str, tuple[str, bool
     if hidden:
         user = connection.info.user
         raise AccessDenied(
-            f'Role "{user}" may not read the ledger (schema dbbootstrap: {", ".join(hidden)}), as after restoring a '
-            f'dump without its rights; its owner, "{tables[hidden[0]][0]}", can let it, or '
+            f'Role "{user}" may not read the ledger and add to it (schema dbbootstrap: {", ".join(hidden)}), as after '
+            f'restoring a dump without its rights; its owner, "{tables[hidden[0]][0]}", can let it, or '
             + cure(ledger.grants(user), database=connection.info.dbname)
         )
 

@@ -27,7 +27,8 @@ async def observe(visit: Visit) -> Found:
         visit.facts.binding = BindingStatus(
             name=visit.credentials.connection_secret, host=wanted.host, port=wanted.port
         )
-    return Found(is_published=is_published, is_pinned=await visit.credentials.is_pinned(visit.incarnation))
+    is_pinned = visit.is_unseen or await visit.credentials.is_pinned(visit.incarnation)
+    return Found(is_published=is_published, is_pinned=is_pinned)
 
 
 def compare(visit: Visit, found: Found) -> Sequence[Action]:

@@ -50,8 +50,6 @@ class Found:
     """Only asked for where a database is to be taken from another owner."""
     may_take_ledger: bool = False
     """It names another resource, or this one under another uid, and the administrator may correct that."""
-    is_unseen: bool = False
-    """Only a plan has this: what lets the role in is planned, and what the database holds is not known yet."""
 
 
 async def observe(visit: Visit) -> Found:
@@ -66,7 +64,8 @@ async def observe(visit: Visit) -> Found:
     if not _may_be_entered(visit, database):
         return Found(database=database, authority=await _authority(visit, database))
     if visit.planning and await visit.sessions.try_role() is None and not visit.sessions.is_shut_out:
-        return Found(database=database, is_unseen=True)
+        visit.is_unseen = True
+        return Found(database=database)
     session = visit.sessions.as_role or await visit.sessions.owner()
     inside = await catalogue.look_inside(session, visit.spec)
     if owner := inside.owner:
@@ -144,11 +143,8 @@ def _was_intended(visit: Visit, database: Database) -> bool:
 def compare(visit: Visit, found: Found) -> Sequence[Action]:
     """Return what makes the database as wanted; raise for another's, and for what only a new one could satisfy."""
     name = visit.spec.database.name
-    if found.is_unseen and found.database:
-        _check_ownership(visit, found, found.database)
-        creation.check(visit.spec.database, found.database)
-        return ()
-    if found.database is None or found.database.mark is None or _is_takeable(visit, found.database):
+    is_judged = found.database is None or found.database.mark is None or _is_takeable(visit, found.database)
+    if is_judged and not visit.is_unseen:
         identity.check(visit.subject, visit.pin, found.database, found.inside)
     if found.database is None:
         return (
@@ -191,11 +187,13 @@ def _compare_present(visit: Visit, found: Found, database: Database) -> Iterator
         yield actions.TakeDatabase(name=database.name, comment=database.comment, origin=origin, is_said=is_said)
     if found.may_take_ledger:
         yield ledger_actions.TakeLedger(origin=origin)
-    yield from _compare_identity(visit, database, inside)
+    if not visit.is_unseen:
+        yield from _compare_identity(visit, database, inside)
     limit = visit.spec.database.connection_limit
     if limit is not None and limit != database.connection_limit:
         yield actions.LimitConnections(name=database.name, limit=limit)
-    yield from _compare_contents(visit, inside, origin)
+    if not visit.is_unseen:
+        yield from _compare_contents(visit, inside, origin)
 
 
 def _origin(visit: Visit, found: Found, database: Database, inside: Inside) -> Origin:

@@ -38,6 +38,10 @@ class Conclusion:
     warnings: tuple[str, ...] = field(default=())
 
 
+_INSIDE = frozenset({StageName.EXTENSIONS, StageName.MIGRATIONS, StageName.SEED, StageName.ACCESS})
+"""Stages that look into the database."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Somebody lacks a right to what is to be done, and nothing of it is begun."""
@@ -77,6 +81,9 @@ class Stage(Generic[Found]):
             raise error_of(error, f"see to the {self.name.value}") from None
 
     async def _converge(self, visit: Visit) -> Outcome:
+        if visit.is_unseen and self.name in _INSIDE:
+            unseen = "Not looked at: the role gets into the database by what is planned before"
+            return Outcome(stage=self.name, verdict=Verdict.DONE, reason=Reason.PROGRESSING, message=unseen)
         found = await self.observe(visit)
         actions = self.compare(visit, found)
         refusal = await self.permit(visit, found, actions) if actions else None

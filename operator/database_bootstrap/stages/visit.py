@@ -93,6 +93,8 @@ class Visit:
     role_is_new: bool = False
     """The role was made by this visit: its password is known to be right, and there is no database to log in to yet."""
     database_exists: bool = False
+    is_unseen: bool = False
+    """Only a plan has this: what lets the role in is planned, and what its database holds is not known yet."""
     leftovers: tuple[Leftover, ...] = ()
     """What was found in the database that keeps later migrations from working."""
     history_tables: tuple[str, ...] | None = None
