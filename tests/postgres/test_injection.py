@@ -175,6 +175,8 @@ async def test_what_the_rules_refuse_would_take_nothing_of_a_neighbour_either(
         victim.raw[what]["name"] += "x" * (63 - len(victim.raw[what]["name"]))
     victim.migrate("SQL", {"1_a.sql": "CREATE TABLE secret (id int); INSERT INTO secret VALUES (1)"})
     victim.remember(await victim.ready())
+    bootstrap.drawer.put("guess", {"password": "guessed"})
+    bootstrap.raw["role"]["passwordSecretRef"] = {"name": "guess"}
     for fields in ({"role", "database"}, {"role"}, {"database"}):
         longer = {what: {"name": f"{victim.raw[what]['name']}y"} for what in fields}
         report = await bootstrap.engine.reconcile(past_the_rules(bootstrap, **longer), bootstrap.drawer)
