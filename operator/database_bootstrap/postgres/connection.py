@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -148,23 +148,32 @@ class Connection(psycopg.AsyncConnection[Any]):
         self._has_come = True
 
     def _bounded(self, gen: Waits[Value]) -> Waits[Value]:
+        portions = None
         try:
-            state, self._has_come = next(gen), False
-            begun = bounds.taken(self.pgconn.socket)
+            state, self._has_come, begun = next(gen), False, 0
             while True:
                 ready = yield state
-                room = bounds.room()
-                state = gen.send(ready)
-                now = bounds.taken(self.pgconn.socket)
-                begun += self._drop_notifications()
-                if self._has_come:
-                    begun, self._has_come = now, False
-                if now - begun > bounds.LIMIT or bounds.has_made_room(room):
-                    self.pgconn.finish()
-                    raise bounds.too_many_bytes()
+                if portions and state == waiting.Wait.R and ready == waiting.Ready.R:
+                    state = portions.give(partial(gen.send, ready), self._is_open)
+                    begun += self._drop_notifications()
+                    if self._has_come:
+                        begun, self._has_come = portions.size, False
+                    if portions.size - begun > bounds.LIMIT:
+                        self.pgconn.finish()
+                        raise bounds.too_many_bytes()
+                else:
+                    # What is read first is no more than libpq's buffer takes, and mostly all.
+                    state = gen.send(ready)
+                    portions = portions or bounds.Portions(self.pgconn.socket)
         except StopIteration as end:
             value: Value = end.value
             return value
+        finally:
+            if portions:
+                portions.close()
+
+    def _is_open(self) -> bool:
+        return self.pgconn.status == pq.ConnStatus.OK
 
     def _drop_notifications(self) -> int:
         """Return how many bytes they were."""
