@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from database_bootstrap.api.outcomes import Reason
+from database_bootstrap.postgres.bounds import TooLarge
+from database_bootstrap.postgres.connection import Connection, Done
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap
 from localservers import PostgresServer
+from memory_here import little_is_held
 
 HBA = """
 hostssl all secured 127.0.0.1/32 scram-sha-256 clientcert=verify-ca
@@ -129,3 +132,19 @@ async def _ready_within(offered: Bootstrap, tries: int = 60) -> None:
             return
         await asyncio.sleep(0.1)
     await offered.ready()
+
+
+async def test_answers_over_tls_come_whole_and_end_at_the_limit(encrypted: PostgresServer) -> None:
+    """Below TLS, of whose records none ends where a portion does."""
+    dsn = f"{encrypted.dsn('postgres', 'plain', 'plain')}?sslmode=require"
+    encrypted.psql("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+    done: list[Done] = []
+    async with await Connection.connect(dsn, autocommit=True) as connection:
+        assert connection.pgconn.ssl_in_use
+        for size in (1, 8_000, 16_384, 65_535, 65_536, 1_000_001, 20_000_000):
+            answer = await connection.execute(f"SELECT repeat('x', {size})".encode())
+            assert await answer.fetchall() == [("x" * size,)]
+        await connection.run(b"SELECT repeat('x', 1000) FROM generate_series(1, 100000); SELECT 1", done.append)
+        assert [one.rows for one in done] == [100_000, 1]
+        with little_is_held(), pytest.raises(TooLarge):
+            await connection.execute("SELECT repeat('x', 100000000)")

@@ -7,6 +7,7 @@ So they are given what comes in small portions, which are counted, and the conne
 import fcntl
 import os
 import socket
+import struct
 import termios
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ NAME, WORDS = 1000, 20_000
 _ROOM = 2 * 1024 * 1024
 """What else may come between two looks at this process's memory."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+_BYTES_RECEIVED = 128
+"""Where tcp_info of linux/tcp.h has tcpi_bytes_received, a number of eight bytes."""
 _PORTION = 64 * 1024
 _NOTHING = bytes(4)
 
@@ -116,6 +120,26 @@ class Portions:
         with suppress(BlockingIOError):
             return len(self._pipe.recv(_PORTION))
         return 0
+
+
+def taken(descriptor: int) -> int:
+    """Return how many bytes were read from a TCP connection since its start; 0 where the kernel does not tell."""
+    if _TCP_INFO is None:
+        return 0
+    # Only borrowed: it is libpq's, which closes it.
+    borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        told = borrowed.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED + 8)
+        (waiting,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    except OSError:
+        return 0
+    finally:
+        borrowed.detach()
+    if len(told) < _BYTES_RECEIVED + 8:
+        return 0
+    (received,) = struct.unpack_from("=Q", told, _BYTES_RECEIVED)
+    # What waits in the kernel is bounded there.
+    return int(received - waiting)
 
 
 def room() -> int:
