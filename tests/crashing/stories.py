@@ -21,6 +21,7 @@ _RIGHTS = """
     FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace IN ('public'::regnamespace, 'dbbootstrap'::regnamespace)
     ORDER BY 1
 """
+_NOTED = "SELECT action FROM dbbootstrap.audit_log WHERE stage = 'access' ORDER BY seq"
 _LATER = """
     SELECT count(*) FROM pg_default_acl, aclexplode(defaclacl) WHERE grantee = %(reader)s::regrole
 """
@@ -99,27 +100,33 @@ def _edited(scene: Scene, case: Case) -> Iterator[str]:
 
 
 def _has_access(scene: Scene, case: Case) -> Iterator[str]:
-    tables, later, left = _access(scene, case)
+    tables, later, left, noted = _access(scene, case)
     wrong = [row for row in tables if row[1:] != (row[0].startswith("public."), False)]
     if wrong or not tables:
         yield f"who may only read may: {wrong}"
     if not later or not left:
         yield f"rights to come, and rights in all: {later}, {left}"
+    # What was given and is not noted would never be taken back.
+    if noted != ["give"]:
+        yield f"what was given and taken, as the audit log has it: {noted}"
 
 
 def _has_none(scene: Scene, case: Case) -> Iterator[str]:
-    tables, later, left = _access(scene, case)
+    tables, later, left, noted = _access(scene, case)
     if (wrong := [row for row in tables if any(row[1:])]) or later or left:
         yield f"what was taken back is there: {wrong}, {later}, {left}"
+    if noted != ["give", "take"]:
+        yield f"what was given and taken, as the audit log has it: {noted}"
 
 
-def _access(scene: Scene, case: Case) -> tuple[list[Any], int, int]:
-    """Return what the reader may do with each table, and how many rights it has in what is to come, and in all."""
+def _access(scene: Scene, case: Case) -> tuple[list[Any], int, int, list[str]]:
+    """Return what the reader may do with each table, its rights in what is to come and in all, and what was noted."""
     arguments = {"reader": READER}
     with psycopg.connect(scene.server.dsn(case.database)) as connection:
         ((later,),) = connection.execute(_LATER, arguments).fetchall()
         ((left,),) = connection.execute(_LEFT, arguments).fetchall()
-        return connection.execute(_RIGHTS, arguments).fetchall(), later, left
+        noted = [action.split()[0] for (action,) in connection.execute(_NOTED).fetchall()]
+        return connection.execute(_RIGHTS, arguments).fetchall(), later, left, noted
 
 
 CHANGED = {
