@@ -23,7 +23,7 @@ IS_LENT_POWER = """
 """
 """A provider's own code lets its customers create extensions that PostgreSQL keeps for superusers: some of them, and
 only trying tells which."""
-_SCHEMAS = "SELECT nspname FROM pg_catalog.pg_namespace"
+_SCHEMAS = "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s)"
 _POWERS = f"""
     SELECT a.rolsuper, {IS_LENT_POWER}, ARRAY(
         SELECT o.rolname::text FROM pg_catalog.pg_roles o
@@ -51,7 +51,8 @@ async def _of_the_administrator(visit: Visit, planned: Sequence[ExtensionAction]
     refused = await _beyond(visit, administrator, planned)
     if not refused:
         return None
-    there = await rows(session, _SCHEMAS, doing="look for schemas") if session else []
+    wanted = [schema for it in refused for schema in it.path]
+    there = await rows(session, _SCHEMAS, (wanted,), doing="look for schemas") if session else []
     error = denied(visit, administrator, refused, {name for (name,) in there})
     return Refusal(error=error, is_for_later=not visit.database_exists)
 
