@@ -21,6 +21,7 @@ GRANTS = """
     CREATE POLICY ours ON own.item TO {role}, {mine} USING (true);
     ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role};
     ALTER DEFAULT PRIVILEGES IN SCHEMA own GRANT USAGE ON TYPES TO {role};
+    CREATE SERVER far FOREIGN DATA WRAPPER far; CREATE USER MAPPING FOR {role} SERVER far OPTIONS (user 'x');
 """
 OBJECTS = """
     CREATE SCHEMA own; CREATE TABLE own.item (id int); INSERT INTO own.item VALUES (1), (2);
@@ -35,6 +36,9 @@ async def neighbour(make_bootstrap: Callable[[str], Bootstrap]) -> AsyncIterator
     found = make_bootstrap("neighbour")
     await found.ready()
     found.query(OBJECTS)
+    found.as_superuser(
+        f'CREATE FOREIGN DATA WRAPPER far; GRANT USAGE ON FOREIGN DATA WRAPPER far TO "{found.role}"', found.database
+    )
     yield found
     found.as_superuser(f'ALTER DATABASE "{found.database}" ALLOW_CONNECTIONS true')
 
@@ -72,6 +76,7 @@ async def test_rights_that_a_neighbour_has_given_hold_nothing_up(leaving: Bootst
     give(neighbour, leaving)
     with psycopg.connect(**login | {"dbname": neighbour.database}, autocommit=True) as session:
         assert session.execute("SELECT count(*) FROM own.item").fetchone() == (2,)
+        session.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
         ending = await leaving.delete()
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")

@@ -137,6 +137,7 @@ def test_everything_in_one_namespace_changes_nothing_in_another(attacker: Attack
     victim.request_visit()
     assert victim.get()["status"]["lastChange"] == body["status"]["lastChange"]
     assert victim.query("SELECT * FROM users ORDER BY id") == [(1, "Ann"), (2, "Bob")]
+    nothing_that_the_attacker_gives_holds_the_victim_up(attacker)
 
 
 def test_namespace_with_endless_migrations_keeps_no_other_waiting(tenant: Tenant, victim: Tenant) -> None:
@@ -271,3 +272,19 @@ def what_the_attacker_is_given_opens_nothing_of_the_victims(attacker: Attacker) 
     tenant.ready("inside")
     attacker.delete("inside")
     assert ready(victim.get()) == ("True", "Succeeded")
+
+
+def nothing_that_the_attacker_gives_holds_the_victim_up(attacker: Attacker) -> None:
+    tenant, victim, role = attacker.tenant, attacker.victim, attacker.body["spec"]["role"]["name"]
+    grants = f'CREATE TABLE bait (id int); GRANT ALL ON bait TO "{role}"'
+    attacker.attempt(
+        "gifts",
+        role={"name": tenant.unique("gifts_r")},
+        database={"name": tenant.unique("gifts_d")},
+        access=[{"role": role, "level": "ReadWrite"}],
+        migrations={"tool": "SQL", "source": {"inline": [{"path": "1_bait.sql", "content": grants}]}},
+    )
+    tenant.ready("gifts")
+    victim.plane.kubectl("-n", victim.namespace, "delete", "dbb", "shop", "--timeout=60s")
+    assert victim.server.psql(f"SELECT count(*) FROM pg_roles WHERE rolname = '{role}'") == "0"
+    assert ready(tenant.get("gifts")) == ("True", "Succeeded")

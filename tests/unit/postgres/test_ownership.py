@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from database_bootstrap.postgres.ownership import Mark, Origin, Owner, mark_in, with_mark
+from database_bootstrap.postgres.ownership import Mark, Origin, Owner, mark_in, with_mark, without_mark
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,40}", fullmatch=True)
@@ -23,6 +23,12 @@ marks = st.builds(
 @given(mark=marks, comment=st.none() | texts)
 def test_mark_is_read_back(mark: Mark, comment: str | None) -> None:
     assert mark_in(with_mark(comment, mark)) == mark
+
+
+@given(mark=marks)
+def test_words_of_people_outlive_the_mark(mark: Mark) -> None:
+    assert without_mark(with_mark("ask Ann\nfirst", mark)) == "ask Ann\nfirst"
+    assert without_mark(with_mark(None, mark)) is None
 
 
 @given(first=marks, second=marks)
