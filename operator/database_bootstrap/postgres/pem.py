@@ -10,16 +10,26 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 
+LIMIT = 64
+"""Files at once, more than there are visits: a Secret may hold another certificate each time it is read."""
+_files: OrderedDict[Path, None] = OrderedDict()
+"""The one that was not asked for for the longest time is first."""
+
 
 def file_of(text: str) -> str:
-    """Return the path of a file with this text, readable by this process's user alone."""
+    """Return the path of a file with this text, readable by this process's user alone; it stays while it is used."""
     path = _folder(os.getpid()) / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.pem"
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(text)
+    _files[path] = None
+    _files.move_to_end(path)
+    while len(_files) > LIMIT:
+        _files.popitem(last=False)[0].unlink(missing_ok=True)
     return str(path)
 
 

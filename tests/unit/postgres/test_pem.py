@@ -21,6 +21,15 @@ def test_each_text_has_one_file() -> None:
     assert pem.file_of("one") != pem.file_of("another")
 
 
+def test_certificates_that_are_not_used_any_more_are_removed() -> None:
+    used = Path(pem.file_of("in use"))
+    for number in range(3 * pem.LIMIT):
+        pem.file_of(f"certificate {number}")
+        assert pem.file_of("in use") == str(used)
+    assert used.read_text() == "in use"
+    assert len(list(used.parent.iterdir())) == pem.LIMIT
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has files without a name")
 def test_key_is_in_no_folder() -> None:
     path = Path(pem.secret_file_of("a key"))
