@@ -164,6 +164,31 @@ def test_extension_of_any_length_is_not_read() -> None:
     assert "more than 65536 bytes" in refused(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(MEBIBYTE)))
 
 
+def test_size_below_nothing_makes_no_room() -> None:
+    info = tarfile.TarInfo("a.sql")
+    info.size = -(1 << 40)
+    assert "negative size" in refused(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+
+
+def test_one_path_for_all_files_is_refused() -> None:
+    header = tarfile.TarInfo.create_pax_global_header({"path": "b.sql"})
+    assert "gives all files one path" in refused(gzip.compress(header + tar(("a.sql", b"1"))))
+
+
+def test_sparse_file_of_the_newer_form_is_refused() -> None:
+    info = tarfile.TarInfo("a.sql")
+    info.pax_headers = {"GNU.sparse.realsize": str(1 << 40)}
+    assert "a sparse file" in refused(gzip.compress(tar(info)))
+
+
+def test_what_stays_packed_is_limited_too() -> None:
+    room = Allowance(Limits(held=10, total=PACKED_FROM + 10))
+    content = gzip.compress(tar(("a.csv", rows(PACKED_FROM, 1))))
+    assert files_of_archive("a.tar.gz", content, room)
+    with pytest.raises(BundleRejected, match=r"^b\.tar\.gz unpacks to more than is allowed"):
+        files_of_archive("b.tar.gz", content, room)
+
+
 def test_archive_without_an_end_is_refused() -> None:
     whole = tar(("a.sql", b"1"), ("b.sql", b"2"))
     # All of it but what says that there is no third file.
