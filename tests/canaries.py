@@ -117,7 +117,10 @@ def dumps_core(folder: Path, number: signal.Signals, prepare: str = "") -> bool:
     code = f"{prepare}\nimport os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)"
     with core_dumps_asked_for():
         process = os.posix_spawn(
-            "/bin/sh", ["sh", "-c", 'cd "$1" && exec "$2" -c "$3"', "sh", str(folder), sys.executable, code], os.environ
+            "/bin/sh",
+            ["sh", "-c", 'cd "$1" && exec "$2" -c "$3"', "sh", str(folder), sys.executable, code],
+            os.environ,
+            setsigdef=[number],  # A shell's background jobs ignore SIGQUIT, and so does all that they start.
         )
     _, status = os.waitpid(process, 0)
     assert os.waitstatus_to_exitcode(status) == -number

@@ -60,8 +60,9 @@ def _become_server(order: dict[str, Any], guard: int) -> None:
     os.setsid()
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # Python ignores it, and what is ignored stays so across exec.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # Python ignores the first, and a shell the others for its background jobs; what is ignored stays so across exec.
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     if order["account"]:
         uid, gid = order["account"]
         os.setgroups([])

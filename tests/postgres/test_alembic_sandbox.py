@@ -347,7 +347,11 @@ async def test_the_projects_code_gets_what_it_needs_and_nothing_else(own: Shop, 
     assert empty(tmp_path / "scratch")
 
 
-CRASHES = {"abort": "os.abort()", "segfault": "ctypes.string_at(0)", "quit": "os.kill(os.getpid(), 3)"}
+CRASHES = {
+    "abort": "os.abort()",
+    "segfault": "ctypes.string_at(0)",
+    "quit": "signal.signal(3, signal.SIG_DFL); os.kill(os.getpid(), 3)",
+}
 
 
 @pytest.mark.parametrize("crash", CRASHES)
@@ -358,7 +362,7 @@ async def test_a_revision_that_crashes_leaves_no_core(
     with canaries.core_dumps_asked_for():
         async with with_zygote(shop, tmp_path, monkeypatch, confined=False) as loose:
             (tmp_path / "here").mkdir()
-            body = f"import ctypes, os\nos.chdir({str(tmp_path / 'here')!r})\n{CRASHES[crash]}"
+            body = f"import ctypes, os, signal\nos.chdir({str(tmp_path / 'here')!r})\n{CRASHES[crash]}"
             with pytest.raises(errors.MigrationFailed, match=r"ended itself with SIG\w+ while revision r001 ran"):
                 await loose.apply(projects.chain(("r001",), r001=body))
     assert empty(tmp_path / "here")
