@@ -4,6 +4,7 @@ import ast
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,6 +16,7 @@ from database_bootstrap.errors import BundleRejected
 WORDS_LIMIT = 200_000
 """Of a file: Python's parser takes a kilobyte for each of the shortest, and all else waits for it meanwhile."""
 ALL_WORDS_LIMIT = 4_000_000
+_TRIES = 3
 _WORD = re.compile(r"\w+|[^\w \t]")
 """A name, a number, a sign, an end of a line; no token is shorter."""
 _NAMES = ("revision", "down_revision", "branch_labels", "depends_on")
@@ -88,7 +90,7 @@ def read_revision(file: File) -> Revision:
 def _assignments(file: File) -> dict[str, ast.expr]:
     """Return the last expression that each of the names is given at the top level of the file."""
     try:
-        tree = ast.parse(file.text, filename=file.path)
+        tree = _parsed(file)
     except SyntaxError as error:
         raise BundleRejected(f"{file.path} is not valid Python: line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError):
@@ -99,6 +101,14 @@ def _assignments(file: File) -> dict[str, ast.expr]:
             if name in _NAMES:
                 found[name] = value
     return found
+
+
+def _parsed(file: File) -> ast.Module:
+    """Return the tree; where two threads parse at once CPython may miscount, and raise SystemError (gh-106905)."""
+    for _ in range(_TRIES):
+        with suppress(SystemError):
+            return ast.parse(file.text, filename=file.path)
+    return ast.parse(file.text, filename=file.path)
 
 
 def _targets(statement: ast.stmt) -> Iterable[tuple[str, ast.expr]]:
