@@ -14,6 +14,7 @@ from database_bootstrap import settings
 from database_bootstrap.api import names, schema
 from database_bootstrap.bundles import configmaps
 from database_bootstrap.errors import BootstrapError
+from database_bootstrap.postgres import polling
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.settings import Sandbox, SandboxMode
 from database_bootstrap.standalone import console, manifests, run
@@ -70,7 +71,10 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code of one command."""
-    chosen = _parser().parse_args(arguments)
+    return polling.end(_carry_out(_parser().parse_args(arguments)))
+
+
+def _carry_out(chosen: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = chosen.command
     try:
         return command(chosen)

@@ -5,8 +5,10 @@ be told to stop, would keep the event loop. So it works beside that, without Pyt
 leaves it in time, and it then goes on with what the processor has left.
 """
 
+import atexit
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator
 
@@ -18,6 +20,7 @@ Place = tuple[bytes, bytes]
 Step = Callable[[int], int]
 """PQconnectPoll for the address of a PGconn."""
 
+_NAME = "login"
 _busy: set[Place] = set()
 """Where a login that was left is not over yet."""
 
@@ -30,6 +33,24 @@ def place_of(pgconn: pq.abc.PGconn) -> Place:
             "connection failed: the server has asked for so much work at an earlier login that this is not over yet"
         )
     return place
+
+
+def is_at_work() -> bool:
+    """Return whether a login is being worked at, by anybody or for nobody any more."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
+
+
+def end(code: int) -> int:
+    """Return the exit code, or end the process with it at once while a login that was left is not over.
+
+    OpenSSL cleans up as a process ends, and what still hashes then would fall over that.
+    """
+    if is_at_work():
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def poll(
@@ -56,7 +77,7 @@ class _Work:
         self.status: int = pq.PollingStatus.FAILED
         self.reader, self._writer = os.pipe()
         # A daemon: the process does not wait for it at its end.
-        self._thread = threading.Thread(target=self._run, args=(address, step), name="login", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(address, step), name=_NAME, daemon=True)
         self._thread.start()
 
     def _run(self, address: int, step: Step) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,10 +12,25 @@ from dataclasses import dataclass, field
 import psycopg
 import pytest
 
-from database_bootstrap.postgres import session
+from database_bootstrap.postgres import polling, session
 from database_bootstrap.postgres.login import Endpoint, Login
 
 SECONDS = 3.0
+LEAVE = """
+import asyncio, sys
+from database_bootstrap.postgres import polling, session
+from database_bootstrap.postgres.login import Endpoint, Login
+
+async def main():
+    endpoint = Endpoint(host="127.0.0.1", port=int(sys.argv[1]), sslmode="disable")
+    async with asyncio.timeout(1):
+        await session.connect(Login(endpoint=endpoint, user="u", password="p", database="d"), session.OBSERVER)
+
+try:
+    asyncio.run(main())
+except TimeoutError:
+    sys.exit(polling.end(5))
+"""
 
 
 @dataclass
@@ -67,6 +83,8 @@ async def greedy() -> AsyncIterator[Greedy]:
         for handler in filter(None, one.handlers):
             handler.cancel()
         await asyncio.gather(*filter(None, one.handlers), return_exceptions=True)
+    while polling.is_at_work():  # It has what the processor has left, and must be over before this process is.
+        await asyncio.sleep(0.05)
 
 
 async def test_rounds_without_end_keep_nobody_else_waiting(greedy: Greedy) -> None:
@@ -89,3 +107,10 @@ async def test_rounds_without_end_keep_nobody_else_waiting(greedy: Greedy) -> No
     ticking.cancel()
     assert longest < SECONDS / 3
     assert greedy.asked == 1
+
+
+async def test_process_ends_as_it_should_while_a_login_that_was_left_goes_on(greedy: Greedy) -> None:
+    greedy.rounds = rounds_in(60)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVE, str(greedy.port))
+    async with asyncio.timeout(30):
+        assert await process.wait() == 5
