@@ -2,7 +2,9 @@
 
 import threading
 import time
+import urllib.error
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, Self
 
 import psycopg
@@ -85,7 +87,12 @@ def seconds_until_ready(
 
 
 def _statuses(plane: ControlPlane, namespace: str) -> dict[str, dict[str, Any]]:
-    items: list[dict[str, Any]] = plane.request("GET", BOOTSTRAPS.format(namespace))["items"]
+    try:
+        items: list[dict[str, Any]] = plane.request("GET", BOOTSTRAPS.format(namespace))["items"]
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.TOO_MANY_REQUESTS:
+            raise
+        return {}  # It is back, and reads its storage first: nothing can be Ready yet.
     return {it["metadata"]["name"]: it for it in items}
 
 

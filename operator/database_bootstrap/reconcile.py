@@ -11,6 +11,7 @@ from database_bootstrap import errors
 from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
 from database_bootstrap.postgres import probe, session
+from database_bootstrap.postgres.budget import nothing
 from database_bootstrap.postgres.doors import Doors
 from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.server import OURSELVES, Server
@@ -45,10 +46,6 @@ _log = logging.getLogger(__name__)
 
 async def _nobody(outcomes: object, facts: object) -> None:
     """Progress that nobody wants to see."""
-
-
-async def _nothing() -> None:
-    """Wait in line, and tell nobody."""
 
 
 class Engine:
@@ -198,7 +195,7 @@ class Engine:
         endpoint: Endpoint,
         connections: int,
         work: Work,
-        waiting: Work = _nothing,
+        waiting: Work = nothing,
     ) -> None:
         """Do the work once the server has room for it; at its end no session is left open."""
         server = self._server(endpoint)

@@ -14,8 +14,8 @@ PATIENCE_SECONDS = 5.0
 """After so long in the line one asks whether those who are ahead are getting on at all."""
 
 
-async def _in_good_faith() -> None:
-    """Ask nobody."""
+async def nothing() -> None:
+    """Wait, and do nothing else."""
 
 
 @dataclass(eq=False, frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Budget:
 
     @asynccontextmanager
     async def reserve(
-        self, owner: str, count: int, doubt: Callable[[], Awaitable[object]] = _in_good_faith
+        self, owner: str, count: int, doubt: Callable[[], Awaitable[object]] = nothing
     ) -> AsyncIterator[None]:
         """Wait in line for `count` connections, and give them back at the end; raise what the line is sent away with.
 

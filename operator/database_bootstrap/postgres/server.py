@@ -13,20 +13,20 @@ from contextlib import asynccontextmanager
 
 from database_bootstrap import metrics
 from database_bootstrap.errors import BootstrapError, ServerUnreachable
-from database_bootstrap.postgres.budget import Budget
+from database_bootstrap.postgres.budget import Budget, nothing
 from database_bootstrap.postgres.outage import Outage
 
 Ask = Callable[[], Awaitable[str | None]]
 """Asks a server, and returns in a few words why it is of no use now; None where it is."""
 
 PAUSE_SECONDS = 1.0
-LATELY_SECONDS = 3600.0
-"""What nobody has said for so long is of somebody who is gone, or has no use for the server now."""
 LATER_PAUSE_SECONDS = 2.0
-OURSELVES = ""
-"""Owner of the connections that are for no namespace; none has this name."""
 LATER = 60.0
 """After so many seconds an outage is not a restart any more, and is asked about half as often."""
+LATELY_SECONDS = 3600.0
+"""What nobody has said for so long is of somebody who is gone, or has no use for the server now."""
+OURSELVES = ""
+"""Owner of the connections that are for no namespace; none has this name."""
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,6 @@ log = logging.getLogger(__name__)
 def pause(lasted: float, chance: random.Random) -> float:
     """Return in how many seconds to ask again about an outage that has lasted for so long."""
     return (PAUSE_SECONDS if lasted < LATER else LATER_PAUSE_SECONDS) * chance.uniform(0.8, 1.2)
-
-
-async def _nothing() -> None:
-    """Wait, and do nothing else."""
 
 
 class Server:
@@ -83,7 +79,7 @@ class Server:
 
     @asynccontextmanager
     async def reserve(
-        self, owner: str, connections: int, knock: Ask, meanwhile: Callable[[], Awaitable[None]] = _nothing
+        self, owner: str, connections: int, knock: Ask, meanwhile: Callable[[], Awaitable[None]] = nothing
     ) -> AsyncIterator[None]:
         """Wait in line for connections for an owner; raise `ServerUnreachable` at once while the server is away.
 

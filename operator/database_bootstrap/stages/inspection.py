@@ -17,6 +17,7 @@ from database_bootstrap.postgres.outage import Outage
 from database_bootstrap.postgres.ownership import Mark, Origin, mark_in
 from database_bootstrap.postgres.sqlstates import error_of, refusal_of
 from database_bootstrap.stages.extension_permits import IS_LENT_POWER
+from database_bootstrap.stages.permits import Attributes
 from database_bootstrap.stages.sessions import Door, rows
 from database_bootstrap.stages.subject import Turn
 from database_bootstrap.stages.surroundings import Platform, SharedServer
@@ -72,13 +73,9 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Administrator:
-    """The administrator's own row of pg_roles."""
+class Administrator(Attributes):
+    """What the server lets the administrator do for any resource."""
 
-    name: str
-    is_superuser: bool
-    creates_roles: bool
-    creates_databases: bool
     copies_template: bool = True
     """It may make databases from template1, as is the default."""
     creates_extensions: bool = False

@@ -32,13 +32,19 @@ Lack = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Administrator:
-    """What the server lets the administrator do."""
+class Attributes:
+    """The administrator's own row of pg_roles."""
 
     name: str
     is_superuser: bool
     creates_roles: bool
     creates_databases: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Administrator(Attributes):
+    """What the server lets the administrator do to one resource's role and database."""
+
     is_member: bool
     """Of the role, so that it may make what the role owns."""
     is_admin: bool
