@@ -10,7 +10,7 @@ from database_bootstrap.tools import alembic_table
 from database_bootstrap.tools.tool import Options
 from fix_engine import Bootstrap
 from fix_tools import Workbench
-from memory_here import little_is_held
+from process_here import little_is_held
 
 MANY = bounds.HISTORY + 1
 FILES = {"1_a/migration.sql": "SELECT 1"}

@@ -16,7 +16,7 @@ from database_bootstrap.postgres.bounds import TooLarge
 from database_bootstrap.postgres.connection import Connection, Done
 from fix_engine import Bootstrap, outcome
 from fix_tools import Workbench
-from memory_here import little_is_held
+from process_here import little_is_held
 
 MEBIBYTE = 1 << 20
 HALF_A_GIGABYTE = "SELECT repeat('x', 1000) FROM generate_series(1, 500000);"
@@ -182,14 +182,16 @@ async def test_server_that_never_ends_its_greeting_is_refused() -> None:
     """A Secret may lead to a server that speaks the protocol and means no good."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1000)
-        writer.write(b"R" + struct.pack("!ii", 8, 0) + b"N" + struct.pack("!i", 1 << 30))
         try:
+            await reader.read(1000)
+            writer.write(b"R" + struct.pack("!ii", 8, 0) + b"N" + struct.pack("!i", 1 << 30))
             while True:
                 writer.write(bytes(MEBIBYTE))
                 await writer.drain()
         except ConnectionError:
-            writer.close()
+            pass
+        finally:
+            writer.transport.abort()
 
     async with await asyncio.start_server(greet, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]

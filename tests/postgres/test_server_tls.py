@@ -17,7 +17,7 @@ from database_bootstrap.postgres.connection import Connection, Done
 from database_bootstrap.stages.subject import Report
 from fix_engine import Bootstrap
 from localservers import PostgresServer
-from memory_here import little_is_held
+from process_here import little_is_held
 
 HBA = """
 hostssl all secured 127.0.0.1/32 scram-sha-256 clientcert=verify-ca

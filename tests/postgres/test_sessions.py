@@ -11,6 +11,7 @@ from database_bootstrap.postgres import session
 from database_bootstrap.postgres.login import Endpoint, Login
 from database_bootstrap.stages.sessions import Sessions
 from fix_engine import Bootstrap
+from process_here import connections
 
 
 def _administrator(bootstrap: Bootstrap) -> Login:
@@ -68,6 +69,16 @@ async def test_server_that_does_not_answer_is_not_waited_for_without_end(
         # It has answered: the limit is one for each answer.
         for _ in range(3):
             await connection.execute("SELECT pg_sleep(0.5)")
+
+
+async def test_nothing_stays_open_of_an_answer_that_was_not_waited_for(bootstrap: Bootstrap) -> None:
+    login = replace(_administrator(bootstrap), database="postgres")
+    before = connections()
+    async with await session.connect(login, session.OBSERVER, limit=1 - session.GRACE_SECONDS) as connection:
+        with pytest.raises(psycopg.OperationalError, match="has not answered") as kept:
+            await connection.run(b"SELECT pg_sleep(1000)", lambda _: None)
+    assert connections() == before
+    del kept
 
 
 async def test_each_session_of_a_visit_has_its_limit(bootstrap: Bootstrap) -> None:

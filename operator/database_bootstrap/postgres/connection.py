@@ -4,7 +4,8 @@ import asyncio
 import ctypes
 import re
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import closing, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from database_bootstrap.postgres import bounds, polling
 
 Value = TypeVar("Value")
 Waits = Generator[waiting.Wait, waiting.Ready | int, Value]
+Attempt = Generator[tuple[int, waiting.Wait], waiting.Ready | int, Value]
 
 _INTERVAL_SECONDS = 0.1
 """How often psycopg looks whether it was interrupted; its own default."""
@@ -29,6 +31,8 @@ _NOTIFICATION = 11
 """Bytes of a NotificationResponse beside its channel and its payload."""
 _COPIES = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
 _SQLSTATE = re.compile(r"\b([0-9A-Z]{5})\s*$")
+_attempts: ContextVar[list[Attempt[Any]]] = ContextVar("attempts")
+"""The logins that this task has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,21 @@ class Connection(psycopg.AsyncConnection[Any]):
         pgconn.notify_handler = None
         self._has_come = False
 
+    @classmethod
+    async def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """Log in as AsyncConnection does; nothing of an attempt that has failed stays open.
+
+        psycopg leaves that to whoever collects the error, whose traceback holds the attempt.
+        """
+        attempts: list[Attempt[Any]] = []
+        token = _attempts.set(attempts)
+        try:
+            return await super().connect(conninfo, **options)
+        finally:
+            _attempts.reset(token)
+            for attempt in attempts:
+                attempt.close()
+
     async def wait(
         self,
         gen: Waits[Value],
@@ -123,8 +142,10 @@ class Connection(psycopg.AsyncConnection[Any]):
         """
         limit = asyncio.timeout(self.patience)
         try:
-            async with limit:
-                return await super().wait(self._bounded(gen), interval, timeout)
+            # Closed here: of a wait that is given up psycopg leaves that to whoever collects the error.
+            with closing(self._bounded(gen)) as bounded:
+                async with limit:
+                    return await super().wait(bounded, interval, timeout)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -218,7 +239,13 @@ class Connection(psycopg.AsyncConnection[Any]):
         return self.pgconn.get_result()
 
     @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, Self]:
+    def _connect_gen(cls, conninfo: str = "") -> Attempt[Self]:
+        attempt = cls._log_in(conninfo)
+        _attempts.get().append(attempt)
+        return attempt
+
+    @classmethod
+    def _log_in(cls, conninfo: str) -> Attempt[Self]:
         # psycopg's own generator has no place between start and poll, where the verbosity must be set.
         pgconn = pq.PGconn.connect_start(conninfo.encode())
         pointer = getattr(pgconn, "pgconn_ptr", None) or 0
@@ -233,9 +260,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         return cls(pgconn)
 
 
-def _poll(
-    pgconn: pq.abc.PGconn, address: int, libpq: _Libpq | None
-) -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, int]:
+def _poll(pgconn: pq.abc.PGconn, address: int, libpq: _Libpq | None) -> Attempt[int]:
     """Return the next polling status; raise OperationalError with libpq's text when the attempt has failed.
 
     Before the session is there libpq takes single messages only, and throws each away.

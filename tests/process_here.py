@@ -1,7 +1,8 @@
-"""How much memory this process takes for a while; the tests run the engine within it."""
+"""What this process holds: memory for a while, and connections; the tests run the engine within it."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LITTLE = 120 * 1024 * 1024
@@ -16,6 +17,15 @@ def little_is_held() -> Iterator[None]:
     yield
     grown = _bytes("VmHWM") - begun
     assert grown < LITTLE, f"{grown // 1024 // 1024} MiB more than before"
+
+
+def connections() -> set[str]:
+    """Return the sockets and pipes that are open."""
+    there = set()
+    for each in os.scandir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # What lists them is there too.
+            there.add(str(Path(each).readlink()))
+    return {target for target in there if target.startswith(("socket:", "pipe:"))}
 
 
 def _bytes(what: str) -> int:
