@@ -44,11 +44,11 @@ class Loop:
 
 
 async def _end_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0)
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # Whoever was just taken in is served only now.
 
 
 class Ends(Protocol):
@@ -135,18 +135,20 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            upstream_reader, upstream_writer = await self._connect()
-        except OSError:
+            with contextlib.suppress(*BROKEN):
+                await self._carry(reader, writer)
+        except asyncio.CancelledError:
+            pass  # The end of the test; streams would log it as a defect.
+        finally:
             writer.transport.abort()
-            return
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await self._connect()
         link = Link(writer, upstream_writer)
         self._links.add(link)
         back = asyncio.create_task(link.carry_back(self._ends(upstream_reader)))
         try:
-            with contextlib.suppress(*BROKEN):
-                await link.carry(self._listen(reader, writer))
-        except asyncio.CancelledError:
-            pass  # The end of the test; streams would log it as a defect.
+            await link.carry(self._listen(reader, writer))
         finally:
             self._links.discard(link)
             back.cancel()
