@@ -1,6 +1,7 @@
 """Fixtures live in plug-ins, one for each kind of server and of use."""
 
 pytest_plugins = (
+    "fix_leaks",
     "fix_servers",
     "fix_postgres",
     "fix_apiserver",
