@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Generator
 from typing import Self
 
 import psycopg
-from psycopg import waiting
 
 from database_bootstrap import errors
 from database_bootstrap.postgres import session
-from database_bootstrap.postgres.connection import Connection, PasswordWanted, sqlstate_of_refusal
+from database_bootstrap.postgres.connection import Attempt, Connection, PasswordWanted, sqlstate_of_refusal
 from database_bootstrap.postgres.login import Endpoint, Login
 from database_bootstrap.postgres.sqlstates import passing, plain
 
@@ -30,9 +28,9 @@ class _Knock(Connection):
     """A connection that is not to come about: it ends where the server would want to know a password."""
 
     @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> Generator[tuple[int, waiting.Wait], waiting.Ready | int, Self]:
+    def _log_in(cls, conninfo: str) -> Attempt[Self]:
         try:
-            return (yield from super()._connect_gen(conninfo))
+            return (yield from super()._log_in(conninfo))
         except PasswordWanted:
             raise _AnsweredError from None
         except psycopg.OperationalError as refusal:
