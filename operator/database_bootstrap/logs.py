@@ -49,8 +49,8 @@ class TextFormatter(Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the name is logging's
         about: Mapping[str, str] = getattr(record, "object", {})
-        where = f" [{about['namespace']}/{about['name']}]" if about else ""
-        return super().formatMessage(record) + where
+        where = "/".join(about[part] for part in ("namespace", "name") if part in about)
+        return super().formatMessage(record) + (f" [{where}]" if where else "")
 
 
 class RetriesWarn(logging.Filter):

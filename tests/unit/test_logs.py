@@ -55,10 +55,11 @@ def test_each_line_is_one_object_whatever_it_says(stream: io.StringIO) -> None:
     assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == ["warning", "error"]
 
 
-def test_text_line_names_the_resource(stream: io.StringIO) -> None:
+@pytest.mark.parametrize(("key", "shown"), [(("shop", "db"), "shop/db"), (("", "main"), "main")])
+def test_text_line_names_the_resource(stream: io.StringIO, key: tuple[str, str], shown: str) -> None:
     logs.set_up("INFO", "text", stream)
-    logging.getLogger("x").info("Created role", extra=logs.about("shop", "db"))
-    assert stream.getvalue().endswith("Created role [shop/db]\n")
+    logging.getLogger("x").info("Created role", extra=logs.about(*key))
+    assert stream.getvalue().endswith(f"Created role [{shown}]\n")
 
 
 @pytest.mark.parametrize("name", ["kopf", "kopf.objects", "asyncio", "aiohttp"])

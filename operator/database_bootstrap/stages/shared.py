@@ -1,14 +1,17 @@
 """The administrator of a server that a platform team offers: its login, and how little tenants learn of it."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from database_bootstrap import errors
+from database_bootstrap import errors, logs
 from database_bootstrap.api.servers import CertificateRef, ClientCertificateRef, TlsSpec
 from database_bootstrap.postgres.login import Certificate, Endpoint, Login
 from database_bootstrap.stages.logins import administrator as login_of
 from database_bootstrap.stages.logins import certificate
 from database_bootstrap.stages.surroundings import Platform, SharedServer
+
+_log = logging.getLogger(__name__)
 
 
 async def administrator(server: SharedServer, platform: Platform) -> Login:
@@ -47,14 +50,24 @@ async def administrator_for_tenants(server: SharedServer, platform: Platform) ->
     except (errors.ReferenceNotFound, errors.ClusterUnavailable) as error:
         if isinstance(error, errors.ClusterUnavailable) and not error.forbidden:
             raise errors.ClusterUnavailable("The Kubernetes API does not answer") from None
+        _tell(server, error)
         raise errors.ReferenceNotFound(
             f"DatabaseServer {server.name} has no administrator's access now; it is waited for, and its own status "
-            "says what is missing"
+            "says what is missing, or the operator's log"
         ) from None
-    except errors.ReferenceRejected:
+    except errors.ReferenceRejected as error:
+        _tell(server, error)
         raise errors.ReferenceRejected(
-            f"The administrator's access of DatabaseServer {server.name} cannot be used; its own status says why"
+            f"The administrator's access of DatabaseServer {server.name} cannot be used; its own status says why, or "
+            "the operator's log"
         ) from None
+
+
+def _tell(server: SharedServer, error: errors.BootstrapError) -> None:
+    # An operator of one namespace keeps no status of the server, and `apply` has none to write.
+    _log.warning(
+        "No administrator's access of DatabaseServer %s: %s", server.name, error, extra=logs.about("", server.name)
+    )
 
 
 async def _encrypted(endpoint: Endpoint, tls: TlsSpec, platform: Platform) -> Endpoint:

@@ -119,7 +119,7 @@ async def test_client_certificate_is_the_administrators_alone_and_its_key_is_not
     ],
 )
 async def test_trouble_is_told_in_full_to_the_platform_team_alone(
-    shelf: Shelf, tls: dict[str, Any], kind: type[BootstrapError], expected: str
+    shelf: Shelf, tls: dict[str, Any], kind: type[BootstrapError], expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(kind, match=expected):
         await login(shelf, tls=tls)
@@ -127,3 +127,5 @@ async def test_trouble_is_told_in_full_to_the_platform_team_alone(
         await shared.administrator_for_tenants(offer(tls=tls), shelf)
     assert "DatabaseServer main" in told.value.message
     assert not {"platform", "Secret", "canary", "ca.crt"} & set(told.value.message.replace("/", " ").split())
+    (line,) = caplog.messages
+    assert expected in line and "canary" not in line
