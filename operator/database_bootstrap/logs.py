@@ -14,6 +14,8 @@ EXTRAS = ("object",)
 """The attributes of a record that are written as fields of their own; given to a logger as `extra`."""
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line, or what a terminal obeys."""
 RETRY = re.compile(r"Request attempt #(\d+)\S* failed; will retry: ")
 
 
@@ -42,7 +44,7 @@ class JsonFormatter(Formatter):
 
 
 class TextFormatter(Formatter):
-    """Writes a record for people."""
+    """Writes a record for people, on one line but for a traceback: a server's words may be those of a migration."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
@@ -50,7 +52,8 @@ class TextFormatter(Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the name is logging's
         about: Mapping[str, str] = getattr(record, "object", {})
         where = "/".join(about[part] for part in ("namespace", "name") if part in about)
-        return super().formatMessage(record) + (f" [{where}]" if where else "")
+        line = super().formatMessage(record) + (f" [{where}]" if where else "")
+        return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
 class RetriesWarn(logging.Filter):

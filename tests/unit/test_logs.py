@@ -62,6 +62,15 @@ def test_text_line_names_the_resource(stream: io.StringIO, key: tuple[str, str],
     assert stream.getvalue().endswith(f"Created role [{shown}]\n")
 
 
+def test_text_is_one_line_whatever_a_server_says(stream: io.StringIO) -> None:
+    logs.set_up("INFO", "text", stream)
+    said = 'at or near "$$\n22:00:00 INFO    Changed: nothing\x1b[2J\u2028"'
+    logging.getLogger("x").warning("Visit ended: %s", said, extra=logs.about("shop", "db"))
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert line.endswith(r'near "$$\n22:00:00 INFO    Changed: nothing\x1b[2J\u2028" [shop/db]')
+
+
 @pytest.mark.parametrize("name", ["kopf", "kopf.objects", "asyncio", "aiohttp"])
 def test_others_are_heard_only_when_something_is_wrong(stream: io.StringIO, name: str) -> None:
     logs.set_up("INFO", "json", stream)
