@@ -2,6 +2,7 @@
 
 pytest_plugins = (
     "fix_leaks",
+    "fix_logging",
     "fix_servers",
     "fix_postgres",
     "fix_apiserver",

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from database_bootstrap import settings
+from database_bootstrap import logs, settings
 from database_bootstrap.api import names, schema
 from database_bootstrap.bundles import configmaps
 from database_bootstrap.errors import BootstrapError
@@ -34,9 +35,13 @@ examples:
   database-bootstrap crd | kubectl apply --server-side -f -
 """
 FILES = """\
-Files hold one or several documents: DatabaseBootstraps, and the Secrets and ConfigMaps that they refer to. Documents of
-other kinds are ignored. Generated passwords, the Secrets for applications and the identity of each database are kept
-in the folder --secret-dir and found there the next time.
+Files hold one or several documents: DatabaseBootstraps, and the DatabaseServers, Secrets and ConfigMaps that they refer
+to. Documents of other kinds are ignored. Generated passwords, the Secrets for applications and the identity of each
+database are kept in the folder --secret-dir and found there the next time.
+"""
+ENVIRONMENT = """\
+Each option can come from the environment as well, as DBBOOTSTRAP_ and its name: DBBOOTSTRAP_LOG_LEVEL=DEBUG. What the
+command line says comes first. The namespace of the Lease is POD_NAMESPACE where nothing else is said.
 """
 APPLY_EXITS = """\
 exit codes:
@@ -97,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=metadata.version(names.OPERATOR))
     commands = parser.add_subparsers(title="commands", required=True, metavar="run | apply | plan | bundle | crd")
-    _add_run(_command(commands, "run", _run, "be the operator of a cluster", ""))
+    _add_run(_command(commands, "run", _run, "be the operator of a cluster", ENVIRONMENT))
     _add_apply(_command(commands, "apply", _apply, "do the same bootstrap from files, without a cluster", APPLY_EXITS))
     _add_plan(_command(commands, "plan", _plan, "say what apply would do, and change nothing", PLAN_EXITS))
     _add_bundle(
@@ -176,6 +181,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _apply(chosen: argparse.Namespace) -> int:
     options = _options(chosen, wait_seconds=chosen.wait, writes=True)
+    _log_trouble()
     confinement.hide()
     work = run.prepare(options)
     sandbox = _sandbox(chosen, work)
@@ -184,6 +190,7 @@ def _apply(chosen: argparse.Namespace) -> int:
 
 def _plan(chosen: argparse.Namespace) -> int:
     detailed: bool = chosen.detailed_exitcode
+    _log_trouble()
     confinement.hide()
     try:
         work = run.prepare(_options(chosen))
@@ -228,6 +235,13 @@ async def _with_engine(work: Sequence[Work], sandbox: Sandbox, act: Callable[[En
         return 128 + signal.SIGTERM
     finally:
         await engine.stop()
+
+
+def _log_trouble() -> None:
+    """Let be said beside the run's own output what no stage says."""
+    logs.set_up("WARNING", "text", sys.stderr)
+    # Of a server that is away the stages tell, and nobody here goes on asking, but with --wait.
+    logging.getLogger("database_bootstrap.postgres.server").setLevel(logging.ERROR)
 
 
 def _options(chosen: argparse.Namespace, *, wait_seconds: float = 0.0, writes: bool = False) -> Options:

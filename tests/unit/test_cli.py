@@ -22,6 +22,8 @@ from database_bootstrap.standalone import documents
 from database_bootstrap.standalone.collection import collect
 from database_bootstrap.standalone.console import JsonConsole, TextConsole
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 RESOURCE = """\
 apiVersion: dbbootstrap.io/v1alpha1
 kind: DatabaseBootstrap
@@ -193,6 +195,18 @@ def test_command_is_there_as_a_module_too() -> None:
     command = [sys.executable, "-m", "database_bootstrap", "--version"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.strip()
+
+
+def test_server_that_is_away_is_told_once_and_nobody_is_said_to_ask_on(tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    secret = (
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: admin}\nstringData: {uri: 'postgresql://a:b@127.0.0.1:1/'}\n"
+    )
+    file.write_text(f"{secret}---\n{RESOURCE}")
+    command = [sys.executable, "-m", "database_bootstrap", "plan", "-f", str(file)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout.count("127.0.0.1:1") == 1
 
 
 def test_reader_who_leaves_early_is_no_mistake() -> None:

@@ -72,6 +72,8 @@ def lost(visit: Visit, mark: Mark | None) -> errors.PasswordLost:
     role, credentials = visit.spec.role.name, visit.credentials
     if mark is not None and not is_adopted(mark):
         rotate = f"{names.ANNOTATION_ROTATE_PASSWORD}=<any new value>"
+        if visit.subject.is_uid_derived and not was_said_to_be_ours(visit, mark):  # See `check_namesake`.
+            rotate += f" (and, unless it is another project's, {names.ANNOTATION_TAKE_OVER}={mark.owner.uid})"
         way = f"have another one made with the annotation {rotate}, or write one into a Secret"
     else:  # It is not this resource's to set.
         way = f"set another one with ALTER ROLE {sql_name(role)} PASSWORD, write it into a Secret"
