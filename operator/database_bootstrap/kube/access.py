@@ -66,7 +66,9 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
                 config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
             )
     except (ConfigException, OSError) as error:
-        raise AccessDenied(f"There is no access to a Kubernetes API: {error}") from None
+        where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+        by = "of this Pod" if in_cluster(kubeconfig, context) else f"by kubeconfig {where}"
+        raise AccessDenied(f"There is no access to a Kubernetes API {by}: {error}") from None
     return configuration
 
 

@@ -31,10 +31,15 @@ Place = tuple[str, str, int]
 """Whose login (a namespace, or the empty text for the platform team's), an address and a port."""
 
 
-CLOSED = (
-    "The server has just refused an administrator's login of this namespace, so that no other is tried there for up to "
-    f"{LONGEST_SECONDS:.0f} seconds"
-)
+def closed(login: Login) -> str:
+    """Return what somebody is told whose own login was not tried."""
+    pause = f"so that no other is tried there for up to {LONGEST_SECONDS:.0f} seconds; this one is then, by itself"
+    if login.server:
+        return f"DatabaseServer {login.server} has just refused a login of its administrator, {pause}"
+    return (
+        f"{login.endpoint} has just refused another administrator's login of this namespace, {pause}. The resource "
+        "that is refused names the login to correct"
+    )
 
 
 def delay(refusals: int) -> float:
@@ -76,7 +81,7 @@ class Doors:
         whose = "" if login.server else namespace
         digest = self._digest(whose, login)
         doors = [] if digest in self._known else self._of(await _places(whose, login.endpoint))
-        attempt = await self._turn(doors, digest)
+        attempt = await self._turn(doors, login, digest)
         try:
             yield
             self._know(digest)
@@ -95,12 +100,12 @@ class Doors:
                 door.attempt = None if door.attempt is attempt else door.attempt
             attempt.over.set()
 
-    async def _turn(self, doors: Sequence[_Door], digest: bytes) -> _Attempt:
+    async def _turn(self, doors: Sequence[_Door], login: Login, digest: bytes) -> _Attempt:
         """Return once nobody else is trying, and the doors are open."""
         mine = _Attempt()
         while doors and digest not in self._known:
-            if closed := next((door for door in doors if door.closed_until > self._clock()), None):
-                raise errors.AdminLoginRefused(closed.said.get(digest) or CLOSED)
+            if shut := next((door for door in doors if door.closed_until > self._clock()), None):
+                raise errors.AdminLoginRefused(shut.said.get(digest) or closed(login))
             under_way = next((door.attempt for door in doors if door.attempt), None)
             if under_way is None:
                 for door in doors:

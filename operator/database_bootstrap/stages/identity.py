@@ -75,7 +75,7 @@ def trouble(
     if pin is None:
         return foreign_ledger(subject, inside) if inside and found and not is_of(subject, inside) else None
     if found is None:
-        return None if is_acknowledged(subject, pin) else errors.DataLossDetected(_loss(pin, database, inside))
+        return None if is_acknowledged(subject, pin) else _loss(subject, pin, database, inside)
     if found in pin.incarnations or (inside and _is_expected(subject, pin, inside)):
         return None
     return errors.ForeignDatabase(
@@ -98,8 +98,8 @@ def how_to_take(subject: Subject, owner: Owner | Inside) -> str:
     if subject.adoption_refused_by:
         return f"DatabaseServer {subject.adoption_refused_by} does not allow it to be taken over (allowAdoption)"
     return (
-        f"Only if that resource is gone for good ({names.SHORT_NAME} {owner.name} is not in namespace "
-        f"{owner.namespace} any more; a living one would lose its database), annotate this one with "
+        f"Only if that resource is gone for good (look with kubectl get {names.SHORT_NAME}/{owner.name} --namespace "
+        f"{owner.namespace}; a living one would lose its database), annotate this one with "
         f"{names.ANNOTATION_TAKE_OVER}={owner.uid}"
     )
 
@@ -157,14 +157,15 @@ def _is_expected(subject: Subject, pin: Pin, inside: Inside) -> bool:
     return _is_accepted(subject, inside) or (is_acknowledged(subject, pin) and is_of(subject, inside))
 
 
-def _loss(pin: Pin, database: Database | None, inside: Inside | None) -> str:
+def _loss(subject: Subject, pin: Pin, database: Database | None, inside: Inside | None) -> errors.DataLossDetected:
+    name = f'"{subject.spec.database.name}"'
     system = inside.server.system_identifier if inside else None
     if database is None:
-        why = "The database is gone: it was dropped, its server's volume was wiped, or the Secret names another server"
+        why = f"Database {name} is gone: it was dropped, its server was wiped, or the Secret names another server"
     elif pin.system_identifier and system and system != pin.system_identifier:
-        why = "The server is another one, and its database was not set up here"
+        why = f"The server is another one, and its database {name} was not set up here"
     elif pin.oid and pin.oid != database.oid:
-        why = "The database was dropped and made anew by somebody else"
+        why = f"Database {name} was dropped and made anew by somebody else"
     else:
-        why = "The ledger (schema dbbootstrap) is gone from the database"
-    return lost(pin, why).message
+        why = f"The ledger (schema dbbootstrap) is gone from database {name}"
+    return lost(pin, why)

@@ -181,14 +181,17 @@ def missing_rights(me: Administrator, claims: Sequence[Claim], major: int) -> tu
         for claim in claims
         if major >= 16 and not claim.is_administered and claim.mark.origin is Origin.CREATED and claim.role != me.name
     )
-    lacking += [
-        MissingRight(
-            right=f'power over role "{role}", which another administrator has made',
+    return (*lacking, *_over_roles(me, list(foreign)))
+
+
+def _over_roles(me: Administrator, roles: Sequence[str]) -> Iterator[MissingRight]:
+    more = len(roles) - SHOWN
+    for number, role in enumerate(roles[:SHOWN], start=1):
+        rest = f" (and {more} more, which are named when these are seen to)" if number == SHOWN and more > 0 else ""
+        yield MissingRight(
+            right=f'power over role "{role}", which another administrator has made{rest}',
             sql=_text("GRANT {} TO {} WITH ADMIN OPTION", role, me.name),
         )
-        for role in list(foreign)[:SHOWN]
-    ]
-    return tuple(lacking)
 
 
 def _text(statement: str, *names: str) -> str:

@@ -37,10 +37,8 @@ def text_of(secret: str, key: str, data: Mapping[str, bytes]) -> str:
 
 def administrator(secret: str, data: Mapping[str, bytes]) -> Login:
     """Return the administrator's login from a Secret with `uri`, or with `host`, `username` and `password`."""
-    fields = _from_uri(secret, data) or _from_keys(secret, data)
-    for name in ("host", "user", "password"):
-        if not fields.get(name):
-            raise ReferenceRejected(f"Secret {secret} gives no {name}")
+    key = next((key for key in _URI_KEYS if key in data), None)
+    fields = _from_uri(secret, key, data) if key else _from_keys(secret, data)
     return Login(
         endpoint=_endpoint(secret, fields, data),
         user=fields["user"],
@@ -49,10 +47,7 @@ def administrator(secret: str, data: Mapping[str, bytes]) -> Login:
     )
 
 
-def _from_uri(secret: str, data: Mapping[str, bytes]) -> dict[str, str]:
-    key = next((key for key in _URI_KEYS if key in data), None)
-    if key is None:
-        return {}
+def _from_uri(secret: str, key: str, data: Mapping[str, bytes]) -> dict[str, str]:
     try:
         fields = {k: str(v) for k, v in conninfo_to_dict(text_of(secret, key, data)).items() if v is not None}
     except psycopg.ProgrammingError:
@@ -60,13 +55,15 @@ def _from_uri(secret: str, data: Mapping[str, bytes]) -> dict[str, str]:
         raise ReferenceRejected(f"Secret {secret}, key {key}: not a connection URI of PostgreSQL") from None
     if strange := sorted(fields.keys() - _URI_OPTIONS):
         raise ReferenceRejected(f"Secret {secret}, key {key}: {', '.join(strange)} cannot be set here")
+    if missing := [name for name in ("host", "user", "password") if not fields.get(name)]:
+        raise ReferenceRejected(f"Secret {secret}, key {key}: gives no {' and no '.join(missing)}")
     return fields
 
 
 def _from_keys(secret: str, data: Mapping[str, bytes]) -> dict[str, str]:
     fields = {
         "host": text_of(secret, "host", data),
-        "user": text_of(secret, "username" if "username" in data else "user", data),
+        "user": text_of(secret, "user" if "user" in data and "username" not in data else "username", data),
         "password": text_of(secret, "password", data),
     }
     optional = {"port": "port", "dbname": "dbname", "sslmode": "sslmode", "require_auth": "require_auth"}

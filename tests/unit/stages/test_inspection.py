@@ -46,3 +46,5 @@ def test_many_roles_do_not_make_a_long_list() -> None:
     found = missing_rights(administrator(), [claim(f"r{number}") for number in range(100)], 17)
     assert len(found) == 8
     assert len({it.right for it in found}) == 8
+    assert found[-1].right.endswith("(and 92 more, which are named when these are seen to)")
+    assert "more" not in missing_rights(administrator(), [claim(f"r{number}") for number in range(8)], 17)[-1].right
