@@ -44,6 +44,8 @@ class Health:
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # Whoever asked is gone, or did not ask for anything.
+        except asyncio.CancelledError:
+            pass  # The end of the process, which streams would log as a defect.
         finally:
             writer.close()
 
