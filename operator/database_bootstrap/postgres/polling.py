@@ -78,7 +78,12 @@ class _Work:
         self.reader, self._writer = os.pipe()
         # A daemon: the process does not wait for it at its end.
         self._thread = threading.Thread(target=self._run, args=(address, step), name=_NAME, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # The system gives no more threads.
+            del self._thread  # Which has this one: the connection would stay open until both were collected.
+            self._close()
+            raise
 
     def _run(self, address: int, step: Step) -> None:
         self.status = step(address)

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import struct
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pytest
 
 from database_bootstrap.postgres import polling, session
 from database_bootstrap.postgres.login import Endpoint, Login
+from process_here import connections
 
 SECONDS = 3.0
 LEAVE = """
@@ -114,3 +116,16 @@ async def test_process_ends_as_it_should_while_a_login_that_was_left_goes_on(gre
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVE, str(greedy.port))
     async with asyncio.timeout(30):
         assert await process.wait() == 5
+
+
+async def test_nothing_stays_open_of_a_login_for_which_there_is_no_thread(greedy: Greedy) -> None:
+    before = connections()
+    threading.stack_size(1 << 46)  # More than any system gives.
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await session.connect(greedy.login(), session.OBSERVER)
+    finally:
+        threading.stack_size(0)
+    async with asyncio.timeout(SECONDS):
+        while connections() != before:  # The server notices a little later that it was left.
+            await asyncio.sleep(0.01)
