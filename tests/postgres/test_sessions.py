@@ -1,6 +1,8 @@
 """Sessions: what is pinned for the administrator holds, whatever the database's settings are."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +14,7 @@ from database_bootstrap.postgres import session
 from database_bootstrap.postgres.login import Endpoint, Login
 from database_bootstrap.stages.sessions import Sessions
 from fix_engine import Bootstrap
+from localservers import PostgresServer
 from process_here import connections
 
 
@@ -88,6 +91,38 @@ async def test_nothing_stays_open_of_an_answer_that_was_given_up(bootstrap: Boot
             await answer
     assert connections() == before
     del kept
+
+
+async def test_who_is_told_to_end_waits_little_for_a_server_that_stands_still(postgres_server: PostgresServer) -> None:
+    """A rollback must not keep a process that ends for as long as a statement may take, nor make it go on."""
+    login = Login(
+        endpoint=Endpoint(host=postgres_server.host, port=postgres_server.port),
+        user=postgres_server.superuser,
+        password=postgres_server.password,
+        database="postgres",
+    )
+    connection = await session.connect(login, session.OWNER, limit=1 - session.GRACE_SECONDS)
+    backend, begun = connection.info.backend_pid, asyncio.Event()
+
+    async def work() -> None:
+        async with connection.transaction(), connection.cursor() as cursor:
+            await cursor.execute("CREATE TEMPORARY TABLE t (a text)")
+            async with cursor.copy("COPY t FROM STDIN") as copy:
+                await copy.write(b"a\n")
+                begun.set()
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        task.cancel()
+        await asyncio.wait({task}, timeout=5)
+        assert task.done()
+        assert task.cancelled()
+        assert connection.closed
+    finally:
+        os.kill(backend, signal.SIGCONT)
 
 
 async def test_each_session_of_a_visit_has_its_limit(bootstrap: Bootstrap) -> None:

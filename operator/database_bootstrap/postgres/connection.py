@@ -22,6 +22,8 @@ Attempt = Generator[tuple[int, waiting.Wait], waiting.Ready | int, Value]
 
 _INTERVAL_SECONDS = 0.1
 """How often psycopg looks whether it was interrupted; its own default."""
+_PARTING_SECONDS = 8.0
+"""How long an answer is waited for by whoever was told to end; a little longer than a session is given for its end."""
 _VERBOSITY_SQLSTATE = 3
 """PQERRORS_SQLSTATE of libpq-fe.h: the error text is the severity and the SQLSTATE, in no language."""
 _ROWS_AT_ONCE = 8
@@ -139,13 +141,23 @@ class Connection(psycopg.AsyncConnection[Any]):
 
         A server that is well keeps its own `statement_timeout`. One that only looks alive, as in a tenant's hands,
         would keep a worker for ever. For an answer beyond the limit `TooLarge` is raised, and the connection closed.
+        Whoever was cancelled, and only tidies up, has little time for that: then it is closed as well, and they are
+        cancelled still.
         """
-        limit = asyncio.timeout(self.patience)
+        is_parting = timeout is None and _is_told_to_end()
+        if is_parting:
+            timeout = _PARTING_SECONDS if self.patience is None else min(_PARTING_SECONDS, self.patience)
+        limit = asyncio.timeout(None if is_parting else self.patience)
         try:
             # Closed here: of a wait that is given up psycopg leaves that to whoever collects the error.
             with closing(self._bounded(gen)) as bounded:
                 async with limit:
                     return await super().wait(bounded, interval, timeout)
+        except psycopg.errors._WaitTimeout:
+            if not is_parting:
+                raise
+            self.pgconn.finish()
+            raise asyncio.CancelledError from None
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -240,9 +252,11 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Attempt[Self]:
-        attempt = cls._log_in(conninfo)
-        _attempts.get().append(attempt)
-        return attempt
+        attempts = _attempts.get()
+        for earlier in attempts:  # At the host's address before this one.
+            earlier.close()
+        attempts.append(cls._log_in(conninfo))
+        return attempts[-1]
 
     @classmethod
     def _log_in(cls, conninfo: str) -> Attempt[Self]:
@@ -258,6 +272,11 @@ class Connection(psycopg.AsyncConnection[Any]):
                 pass
         pgconn.nonblocking = 1
         return cls(pgconn)
+
+
+def _is_told_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _poll(pgconn: pq.abc.PGconn, address: int, libpq: _Libpq | None) -> Attempt[int]:

@@ -38,3 +38,23 @@ async def test_nothing_stays_open_of_a_login_that_was_given_up(log_in: LogIn) ->
             await log_in()
     assert connections() == before
     del kept
+
+
+async def test_one_address_of_a_host_is_left_before_the_next_one_is_tried() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)) as second:
+            for each in (first, second):
+                each.setblocking(False)
+            text = f"host=127.0.0.1,127.0.0.2 port={port} user=u connect_timeout={LIMIT_SECONDS}"
+            login = asyncio.create_task(Connection.connect(text))
+            left, _ = await loop.sock_accept(first)
+            tried, _ = await loop.sock_accept(second)
+            with left, tried:
+                async with asyncio.timeout(LIMIT_SECONDS / 2):
+                    while await loop.sock_recv(left, 1000):
+                        """What it had to say before it was left."""
+                assert not login.done()
+                login.cancel()
+                await asyncio.wait({login})
