@@ -1,20 +1,19 @@
 """A psycopg connection whose refusal carries its SQLSTATE, and whose answers end, in time and in memory."""
 
 import asyncio
-import ctypes
 import re
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import generators, pq, waiting
 
 from database_bootstrap.postgres import bounds, polling
+from database_bootstrap.postgres.libpq import Libpq, loaded
 
 Value = TypeVar("Value")
 Waits = Generator[waiting.Wait, waiting.Ready | int, Value]
@@ -35,37 +34,6 @@ _COPIES = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatu
 _SQLSTATE = re.compile(r"\b([0-9A-Z]{5})\s*$")
 _attempts: ContextVar[list[Attempt[Any]]] = ContextVar("attempts")
 """The logins that this task has begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Libpq:
-    """What psycopg wraps not at all, or keeps Python's lock for."""
-
-    set_verbosity: Callable[[int, int], int]
-    """It gives no SQLSTATE for a login that failed, and the text of the refusal is in the server's language."""
-    poll: Callable[[int], int]
-
-
-@cache
-def _libpq() -> _Libpq | None:
-    """Return functions of the libpq that psycopg has loaded, or None where it cannot be reached."""
-    try:
-        library = ctypes.CDLL(_loaded_libpq())
-        set_verbosity, poll = library.PQsetErrorVerbosity, library.PQconnectPoll
-    except (OSError, AttributeError):
-        return None
-    set_verbosity.argtypes, poll.argtypes = [ctypes.c_void_p, ctypes.c_int], [ctypes.c_void_p]
-    set_verbosity.restype = poll.restype = ctypes.c_int
-    return _Libpq(set_verbosity, poll)
-
-
-def _loaded_libpq() -> str:
-    if pq.__impl__ == "binary":
-        import psycopg_binary  # noqa: PLC0415 only there with this implementation
-
-        package = Path(psycopg_binary.__file__ or "")
-        return str(next(package.parent.parent.glob("psycopg_binary.libs/libpq-*"), ""))
-    return "libpq.so.5"
 
 
 def sqlstate_of_refusal(refusal: psycopg.OperationalError) -> str | None:
@@ -263,7 +231,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         # psycopg's own generator has no place between start and poll, where the verbosity must be set.
         pgconn = pq.PGconn.connect_start(conninfo.encode())
         pointer = getattr(pgconn, "pgconn_ptr", None) or 0
-        libpq = _libpq() if pointer else None
+        libpq = loaded() if pointer else None
         if libpq:
             libpq.set_verbosity(pointer, _VERBOSITY_SQLSTATE)
         while (status := (yield from _poll(pgconn, pointer, libpq))) != pq.PollingStatus.OK:
@@ -279,7 +247,7 @@ def _is_told_to_end() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _poll(pgconn: pq.abc.PGconn, address: int, libpq: _Libpq | None) -> Attempt[int]:
+def _poll(pgconn: pq.abc.PGconn, address: int, libpq: Libpq | None) -> Attempt[int]:
     """Return the next polling status; raise OperationalError with libpq's text when the attempt has failed.
 
     Before the session is there libpq takes single messages only, and throws each away.
