@@ -27,6 +27,11 @@ def _administrator(bootstrap: Bootstrap) -> Login:
     )
 
 
+def _superuser(server: PostgresServer) -> Login:
+    endpoint = Endpoint(host=server.host, port=server.port)
+    return Login(endpoint=endpoint, user=server.superuser, password=server.password, database="postgres")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -95,13 +100,7 @@ async def test_nothing_stays_open_of_an_answer_that_was_given_up(bootstrap: Boot
 
 async def test_who_is_told_to_end_waits_little_for_a_server_that_stands_still(postgres_server: PostgresServer) -> None:
     """A rollback must not keep a process that ends for as long as a statement may take, nor make it go on."""
-    login = Login(
-        endpoint=Endpoint(host=postgres_server.host, port=postgres_server.port),
-        user=postgres_server.superuser,
-        password=postgres_server.password,
-        database="postgres",
-    )
-    connection = await session.connect(login, session.OWNER, limit=1 - session.GRACE_SECONDS)
+    connection = await session.connect(_superuser(postgres_server), session.OWNER, limit=1 - session.GRACE_SECONDS)
     backend, begun = connection.info.backend_pid, asyncio.Event()
 
     async def work() -> None:

@@ -83,6 +83,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         # Nobody asks for notifications, and psycopg would keep them: a script can send itself any number.
         pgconn.notify_handler = None
         self._has_come = False
+        self._cancelling: Generator[Any, Any, None] | None = None
 
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
@@ -130,6 +131,14 @@ class Connection(psycopg.AsyncConnection[Any]):
             if not limit.expired():
                 raise
             raise psycopg.OperationalError(f"the server has not answered for {self.patience:.0f} seconds") from None
+        finally:
+            if self._cancelling:
+                self._cancelling.close()
+
+    def _cancel_gen(self) -> Generator[Any, Any, None]:
+        # Telling the server takes a connection of its own, which psycopg leaves open where even that is given up.
+        self._cancelling = super()._cancel_gen()
+        return self._cancelling
 
     async def run(self, query: bytes, take: Callable[[Done], None]) -> pq.abc.PGresult | None:
         """Send a message, and tell of each statement that went through; return the result of one that was refused.
