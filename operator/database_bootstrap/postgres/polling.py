@@ -2,14 +2,16 @@
 
 Some thousands are usual, and some billions may be said by one in a tenant's hands: an hour in which libpq, which cannot
 be told to stop, would keep the event loop. So it works beside that, without Python's lock; whoever waits for the login
-leaves it in time, and it then goes on with what the processor has left.
+leaves it in time, and it then goes on with what the processor has left; the server is left at once.
 """
 
 import atexit
 import contextlib
 import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 
 import psycopg
@@ -21,14 +23,16 @@ Step = Callable[[int], int]
 """PQconnectPoll for the address of a PGconn."""
 
 _NAME = "login"
-_busy: set[Place] = set()
-"""Where a login that was left is not over yet."""
+_MUCH_SECONDS = 0.25
+"""What of the processor's time no honest login takes; one that has had less only waits for its share."""
+_left: set["_Work"] = set()
+"""Logins that were left and are not over yet."""
 
 
 def place_of(pgconn: pq.abc.PGconn) -> Place:
-    """Return where a connection leads; raise OperationalError while a login that was left there is not over."""
+    """Return where a connection leads; raise OperationalError while a login that was left there takes much work."""
     place = (pgconn.hostaddr or pgconn.host, pgconn.port)
-    if place in _busy:
+    if any(work.place == place and work.takes_much() for work in tuple(_left)):
         raise psycopg.OperationalError(
             "connection failed: the server has asked for so much work at an earlier login that this is not over yet"
         )
@@ -71,10 +75,12 @@ class _Work:
 
     def __init__(self, pgconn: pq.abc.PGconn, address: int, step: Step) -> None:
         self._pgconn = pgconn  # Not to be freed before the step is over.
-        self._place = place_of(pgconn)
+        self.place = place_of(pgconn)
         self._lock = threading.Lock()
         self._is_over = self._is_left = False
         self.status: int = pq.PollingStatus.FAILED
+        # A descriptor of our own: libpq may close its one at any time.
+        self._connection = socket.socket(fileno=os.dup(pgconn.socket))
         self.reader, self._writer = os.pipe()
         # A daemon: the process does not wait for it at its end.
         self._thread = threading.Thread(target=self._run, args=(address, step), name=_NAME, daemon=True)
@@ -90,10 +96,21 @@ class _Work:
         with self._lock:
             self._is_over = True
             if self._is_left:
-                _busy.discard(self._place)
+                _left.discard(self)
                 self._close()
             else:
                 os.write(self._writer, b".")
+
+    def takes_much(self) -> bool:
+        """Return whether it is not over, and has had more of the processor's time than an honest one."""
+        with self._lock:
+            if self._is_over:
+                return False
+            with contextlib.suppress(AttributeError):  # Linux has this.
+                # It cannot end meanwhile: for that it takes the lock.
+                clock = time.pthread_getcpuclockid(self._thread.ident or 0)
+                return time.clock_gettime(clock) > _MUCH_SECONDS
+            return True
 
     def leave(self) -> None:
         with self._lock:
@@ -101,10 +118,14 @@ class _Work:
                 self._close()
                 return
             self._is_left = True
-            _busy.add(self._place)
+            _left.add(self)
+            with contextlib.suppress(OSError):
+                # Whoever left it counts it no more, so the server must not either.
+                self._connection.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError, AttributeError):  # Linux has this.
             os.sched_setscheduler(self._thread.native_id or 0, os.SCHED_IDLE, os.sched_param(0))
 
     def _close(self) -> None:
+        self._connection.close()
         os.close(self.reader)
         os.close(self._writer)

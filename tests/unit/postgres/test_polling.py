@@ -42,6 +42,7 @@ class Greedy:
     rounds: int
     port: int = 0
     asked: int = 0
+    was_left: int = 0
     handlers: list["asyncio.Task[None] | None"] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,6 +56,7 @@ class Greedy:
             self.asked += 1
             writer.write(message(11, b"r=%sx,s=%s,i=%d" % (nonce, salt, self.rounds)))
             await reader.read(1)
+            self.was_left += 1
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -109,6 +111,21 @@ async def test_rounds_without_end_keep_nobody_else_waiting(greedy: Greedy) -> No
     ticking.cancel()
     assert longest < SECONDS / 3
     assert greedy.asked == 1
+
+
+async def test_login_that_was_left_keeps_neither_its_server_nor_others(greedy: Greedy) -> None:
+    """It may have been an honest one, which gets no time on a busy machine; and its connection is counted no more."""
+    greedy.rounds = rounds_in(SECONDS / 6)
+    for count in (1, 2):
+        login = asyncio.create_task(session.connect(greedy.login(), session.OBSERVER))
+        async with asyncio.timeout(SECONDS):
+            while greedy.asked < count or not polling.is_at_work():
+                await asyncio.sleep(0.005)
+            login.cancel()
+            await asyncio.wait({login})
+            while greedy.was_left < count:
+                await asyncio.sleep(0.005)
+        assert polling.is_at_work()
 
 
 async def test_process_ends_as_it_should_while_a_login_that_was_left_goes_on(greedy: Greedy) -> None:
