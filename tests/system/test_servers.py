@@ -168,6 +168,7 @@ def test_operator_of_one_namespace_says_that_it_may_not_read_servers(
         said = tenant.reaches("False", "ReferenceNotFound", seconds=60)
         assert f"DatabaseServer {platform.name} has no administrator's access now" in said
         assert platform.namespace not in said
+        assert f"Operator started: it serves {tenant.namespace}" in {it["message"] for it in operator.messages}
         warned = [it["message"] for it in operator.messages if it["level"] == "warning"]
         assert any(f'get secrets "postgres" in namespace {platform.namespace}' in message for message in warned), warned
         beside = ("--namespace", platform.namespace)

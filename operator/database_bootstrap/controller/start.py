@@ -156,7 +156,7 @@ async def _act_once(means: Means, lost: asyncio.Task[Any], stop: asyncio.Event, 
         metrics.LEADER.set(1)
         await asyncio.wait({watching, asked, lost, *pillars}, return_when=asyncio.FIRST_COMPLETED)
         ready.set()
-        log.info("Operator started")
+        log.info("Operator started: it serves %s", ", ".join(means.settings.namespaces) or "all namespaces")
         ended, _ = await asyncio.wait({asked, lost, *pillars}, return_when=asyncio.FIRST_COMPLETED)
         return _end(asked, lost, ended)
     finally:

@@ -97,9 +97,10 @@ def how_to_take(subject: Subject, owner: Owner | Inside) -> str:
     """Return the sentence that says when a person may give to this resource what is another's, and how."""
     if subject.adoption_refused_by:
         return f"DatabaseServer {subject.adoption_refused_by} does not allow it to be taken over (allowAdoption)"
+    where = "" if owner.cluster == subject.owner.cluster else " in that cluster"
     return (
         f"Only if that resource is gone for good (look with kubectl get {names.SHORT_NAME}/{owner.name} --namespace "
-        f"{owner.namespace}; a living one would lose its database), annotate this one with "
+        f"{owner.namespace}{where}; a living one would lose its database), annotate this one with "
         f"{names.ANNOTATION_TAKE_OVER}={owner.uid}"
     )
 

@@ -14,7 +14,7 @@ from database_bootstrap.api.status import Status
 from database_bootstrap.api.v1alpha1 import parse_spec
 from database_bootstrap.errors import ServerRefused
 from database_bootstrap.postgres.ownership import Owner
-from database_bootstrap.stages import policy
+from database_bootstrap.stages import identity, policy
 from database_bootstrap.stages.subject import Subject
 from database_bootstrap.stages.surroundings import SharedServer
 
@@ -201,6 +201,13 @@ def test_word_of_a_person_to_take_over_counts_only_where_that_is_allowed() -> No
     assert policy.applied(server(allowAdoption=True), wanted).taken_over == "uid-1"
     assert policy.applied(server(), wanted).taken_over is None
     assert policy.applied(server(), wanted).said_to_be_ours == "uid-1"
+
+
+@pytest.mark.parametrize(("cluster", "where"), [("c", ";"), ("other", " in that cluster;")])
+def test_where_to_look_for_the_owner_is_said_before_it_is_taken_over(cluster: str, where: str) -> None:
+    said = identity.how_to_take(subject(), Owner(cluster=cluster, namespace="shop", name="old", uid="uid-1"))
+    assert f"kubectl get dbb/old --namespace shop{where}" in said
+    assert "dbbootstrap.io/take-over=uid-1" in said
 
 
 @given(namespace=NAMESPACES, other=NAMESPACES, text=st.text(alphabet="ab-_*.é\n", max_size=6))
