@@ -159,6 +159,7 @@ async def test_oddities_of_the_format_mean_what_copy_says(bootstrap: Bootstrap) 
             "users.csv", b'email\na\n"b\n', "users.csv line 4: unterminated CSV quoted field", id="open quote"
         ),
         pytest.param("users.csv", b"mail\na\n", 'users.csv: column "mail" of relation "users"', id="no such column"),
+        pytest.param("users.csv", b"a\nb\n", "the first line of the file names the columns", id="no line of names"),
         pytest.param(
             "people.csv", b"a\n1\n", 'people.csv: relation "public.people" does not exist', id="no such table"
         ),

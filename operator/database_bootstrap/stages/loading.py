@@ -23,6 +23,7 @@ from database_bootstrap.tools.sending import Failure, send, whole
 LARGE = 16 * 1024 * 1024
 """Bytes from which a seed takes long enough to say how far it is."""
 _MEGABYTE = 1_000_000
+_UNDEFINED_COLUMN = "42703"
 _VALUE = re.compile(r"""\s*[:：]\s*["“„«»「].*""", re.DOTALL)
 
 
@@ -69,7 +70,7 @@ def check(bundle: Bundle, spec: Spec) -> None:
 def _script_of(file: File) -> scripts.Script:
     script = scripts.script_of(file.path, file.text, own_transactions=False)
     if script.mode is not scripts.Mode.TRANSACTION:
-        raise errors.BundleRejected(f"{file.path}: a seed is one transaction, and this cannot run in one")
+        raise errors.BundleRejected(f"{file.path}: a seed is one transaction, and this cannot run in one; take it out")
     return script
 
 
@@ -119,6 +120,8 @@ async def _load(connection: Connection, file: File | Packed, table: tuple[str, s
         # Only the place: the context has the row's values as well.
         where = f"{file.path}{_place(error.diag.context or '', table[1], columns)}"
         words = _VALUE.sub("", server_words(error)) if (error.sqlstate or "").startswith("22") else server_words(error)
+        if error.sqlstate == _UNDEFINED_COLUMN and not error.diag.context:  # And not in the code of a trigger.
+            words += " (the first line of the file names the columns, with commas between them)"
         raise _failure(error, where, words) from None
 
 

@@ -141,7 +141,8 @@ def _judge(path: str, text: str, own_transactions: bool) -> Verdict:
     if controls and not own_transactions:
         raise BundleRejected(
             f"{_place(path, text, controls[0])}: the file begins or ends a transaction itself, so what it does could "
-            "not be recorded in the same one; remove that, or begin the file with `-- dbbootstrap: transaction=off`"
+            "not be recorded in the same one; remove that, or begin the file, if it is a migration, with "
+            "`-- dbbootstrap: transaction=off`"
         )
     return Verdict(mode=Mode.SCRIPT if controls else Mode.TRANSACTION, count=found.count, steps=found.steps)
 

@@ -150,7 +150,7 @@ def _versioned(file: File) -> VersionedFile:
     match = _FILE_NAME.fullmatch(path.name)
     if match is None:
         raise errors.BundleRejected(
-            f"{file.path} is no migration: its name must begin with a version and end with .sql, like 001_users.sql, "
+            f"{file.path} is no migration: its name must be a version, `_`, a word and .sql, like 001_users.sql, "
             "V1.2__users.sql or 20240301120000_users.up.sql"
         )
     return VersionedFile(
