@@ -97,7 +97,8 @@ async def test_tables_of_init_sql_are_adopted_with_all_their_rows(bootstrap: Boo
     bootstrap.migrate(kind.tool, kind.files)
     message = stopped(report := await bootstrap.apply(), Reason.SCHEMA_HAS_OTHER_OWNER)
     assert "public.audit_log, public.users" in message
-    assert f"`migrations.baseline`, such as {kind.names[2]}:" in message
+    assert "in `migrations.baseline`, the last migration whose changes are all there" in message
+    assert f"({kind.names[0]} to {kind.names[2]}):" in message
     assert standing(report) == (0, 3)
     assert (await bootstrap.plan()).trouble
 

@@ -125,12 +125,13 @@ def compare(visit: Visit, found: Found | None) -> Sequence[Action]:
     if comparison is None or not (comparison.pending or comparison.baseline):
         return actions
     if found.strangers and not comparison.baseline:
+        span = " to ".join(dict.fromkeys((comparison.pending[0], comparison.pending[-1])))
         raise errors.SchemaHasOtherOwner(
             f"No migration was applied yet, and there are tables already: {tooling.some(found.strangers)}. "
             "Somebody else made them (init SQL, another tool), and two owners lose data. Nothing was touched. "
-            "Stop the other owner; then either keep the tables and name the migration that they correspond to in "
-            f"`migrations.baseline`, such as {comparison.pending[-1]}: all up to that one is recorded as applied "
-            "and not run; or move the tables out of this database, and the migrations make them"
+            "Stop the other owner; then either keep the tables and name, in `migrations.baseline`, the last migration "
+            f"whose changes are all there ({span}): all up to that one is recorded as applied and not run; or move the "
+            "tables out of this database, and the migrations make them"
         )
     baseline.check(visit, comparison.baseline, found.absent)
     check_risks(found.risks, found.options)

@@ -58,7 +58,7 @@ def test_what_is_no_migration_and_does_not_look_like_one_is_passed_over(beside: 
     ],
 )  # fmt: skip
 def test_file_that_is_no_migration_is_refused(path: str) -> None:
-    with pytest.raises(BundleRejected, match="is no migration: its name must be a version, `_`, a word and .sql"):
+    with pytest.raises(BundleRejected, match=r"is no migration: its name must be a version, `_`, a word and \.sql"):
         source("0_ok.sql", path)
 
 
