@@ -4,9 +4,11 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from database_bootstrap import logs, metrics
 from database_bootstrap.controller import start
+from database_bootstrap.controller.lookups import Addresses, Lookups
 from database_bootstrap.errors import BootstrapError
 from database_bootstrap.reconcile import Engine
 from database_bootstrap.settings import Sandbox, SandboxMode, Settings
@@ -52,4 +54,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop  # noqa: PLC0415 not on every platform
     except ImportError:
         return None
-    return uvloop.new_event_loop
+    lookups = Lookups()
+
+    class Loop(uvloop.Loop):
+        async def getaddrinfo(
+            self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+        ) -> Addresses:
+            return await lookups.answer(host, port, family, type, proto, flags)
+
+    return Loop
