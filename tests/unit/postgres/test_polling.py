@@ -56,10 +56,10 @@ class Greedy:
             self.asked += 1
             writer.write(message(11, b"r=%sx,s=%s,i=%d" % (nonce, salt, self.rounds)))
             await reader.read(1)
-            self.was_left += 1
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.was_left += 1
             writer.transport.abort()
 
     def login(self) -> Login:
