@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from contextvars import ContextVar
@@ -113,7 +114,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         Whoever was cancelled, and only tidies up, has little time for that: then it is closed as well, and they are
         cancelled still.
         """
-        is_parting = timeout is None and _is_told_to_end()
+        is_parting, handled = timeout is None and _is_told_to_end(), sys.exception()
         if is_parting:
             timeout = _PARTING_SECONDS if self.patience is None else min(_PARTING_SECONDS, self.patience)
         limit = asyncio.timeout(None if is_parting else self.patience)
@@ -126,7 +127,10 @@ class Connection(psycopg.AsyncConnection[Any]):
             if not is_parting:
                 raise
             self.pgconn.finish()
-            raise asyncio.CancelledError from None
+            # With the word with which they were cancelled, which is on its way up.
+            raise asyncio.CancelledError(
+                *(handled.args if isinstance(handled, asyncio.CancelledError) else ())
+            ) from None
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -193,8 +193,7 @@ class Visit:
             raise
         finally:
             over.set()
-            # A word that is being written is written to its end, or nobody would know whether it was.
-            await asyncio.wait({teller})
+            await _end_of(teller)
             self.facts.doing = ""
         teller.result()
 
@@ -205,3 +204,13 @@ class Visit:
             at_once = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), self.pace_seconds)
+
+
+async def _end_of(teller: asyncio.Task[None]) -> None:
+    """Wait for it: a word that is being written is written to its end, or nobody would know whether it was."""
+    try:
+        await asyncio.wait({teller})
+    except asyncio.CancelledError:
+        teller.cancel()  # Else it would write its word when the last one has been said.
+        await asyncio.wait({teller})
+        raise
