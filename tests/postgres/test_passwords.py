@@ -120,6 +120,15 @@ async def test_the_word_has_no_effect_where_the_secret_is_somebody_elses(bootstr
     assert logs_in(bootstrap, "one")
 
 
+async def test_a_secret_of_another_is_neither_used_nor_written(bootstrap: Bootstrap) -> None:
+    bootstrap.drawer.put("shop-role", {"password": "another's"})
+    report = await bootstrap.apply()
+    assert report.trouble and report.trouble.reason is Reason.NOT_OWNED
+    # By its beginning `reporting` knows that it is about a Secret, which is looked at again soon.
+    assert report.trouble.message.startswith("Secret shop-role exists and is not this resource's")
+    assert (report.changes, kept(bootstrap)) == ((), "another's")
+
+
 async def test_an_adopted_role_never_gets_a_password(bootstrap: Bootstrap) -> None:
     await visit(bootstrap)
     heir = bootstrap.another("heir")

@@ -199,7 +199,8 @@ def _may_be_mended_on_the_server(outcome: Outcome) -> bool:
 
 def _is_about_a_secret(outcome: Outcome) -> bool:
     if outcome.reason is Reason.NOT_OWNED:
-        return outcome.stage is StageName.CONNECTION  # Elsewhere it is a role or a database.
+        # Of the stage of the role it is the Secret of the generated password; elsewhere it is a role or a database.
+        return outcome.stage is StageName.CONNECTION or outcome.message.startswith("Secret ")
     # A namespace's labels, which a DatabaseServer may ask for, change as quietly as a Secret does.
     return outcome.reason in {Reason.REFERENCE_REJECTED, Reason.PASSWORD_LOST, Reason.SERVER_REFUSED}
 

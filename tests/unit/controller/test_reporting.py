@@ -45,6 +45,9 @@ def unpublished(reason: Reason) -> Report:
     return Report(outcomes=(*done().outcomes[:-1], last), facts=Facts())
 
 
+OTHERS_PASSWORD = trouble(Verdict.STALLED, Reason.NOT_OWNED, "Secret shop-role exists and is not this resource's")
+
+
 def test_final_status_has_the_generation_that_was_visited() -> None:
     status = reporting.final(Status(), RESOURCE, done(), NOW)
     assert status.observed_generation == 3
@@ -150,6 +153,7 @@ def test_trouble_is_told_once_and_again_when_it_changes() -> None:
         pytest.param(trouble(Verdict.STALLED, Reason.REFERENCE_REJECTED), Next.CORRECTION, "error", id="wrong Secret"),
         pytest.param(trouble(Verdict.STALLED, Reason.PASSWORD_LOST), Next.CORRECTION, "error", id="lost Secret"),
         pytest.param(unpublished(Reason.NOT_OWNED), Next.CORRECTION, "error", id="another's Secret"),
+        pytest.param(OTHERS_PASSWORD, Next.CORRECTION, "error", id="another's password"),
         pytest.param(unpublished(Reason.ACCESS_DENIED), Next.INTERVAL, "error", id="no Secret's fault"),
         pytest.param(trouble(Verdict.RETRY, Reason.SERVER_UNREACHABLE), Next.BACKOFF, "requeue", id="heals"),
         pytest.param(away(refused=True), Next.BACKOFF, "requeue", id="away: another Secret may name another server"),
@@ -211,6 +215,7 @@ def test_delay_is_short_where_something_comes_back_by_itself(reason: Reason, del
         pytest.param(trouble(Verdict.STALLED, Reason.ROLE_OWNS_OBJECTS), True, id="mended on the server"),
         pytest.param(trouble(Verdict.STALLED, Reason.NOT_OWNED), True, id="a role that is another's"),
         pytest.param(unpublished(Reason.NOT_OWNED), False, id="a Secret that is another's"),
+        pytest.param(OTHERS_PASSWORD, False, id="a password that is another's"),
         pytest.param(trouble(Verdict.STALLED, Reason.SPEC_REJECTED), False, id="mended in the resource"),
         pytest.param(trouble(Verdict.RETRY, Reason.ACCESS_DENIED), False, id="goes on by itself"),
     ],
