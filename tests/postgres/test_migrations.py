@@ -179,7 +179,8 @@ async def test_run_that_takes_too_long_is_rolled_back(bootstrap: Bootstrap, tool
     bootstrap.migrate(tool, files(tool, USERS, "SELECT pg_sleep(60);"), timeoutSeconds=1)
     report = await bootstrap.apply()
     assert report.trouble and report.trouble.reason is Reason.MIGRATION_TIMED_OUT
-    assert "timeoutSeconds" in report.trouble.message
+    (_, second, *_) = LAYOUTS[tool]
+    assert f"timeoutSeconds), at {second.removesuffix('.sql')}" in report.trouble.message
 
 
 async def test_plan_lists_what_is_pending(bootstrap: Bootstrap, tool: str) -> None:

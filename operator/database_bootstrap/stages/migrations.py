@@ -218,9 +218,11 @@ async def _apply(visit: Visit, tool: Tool[Any], source: Any, pending: tuple[str,
         async with asyncio.timeout(run.options.timeout + (_CHILD_GRACE_SECONDS if alembic else 0)):
             await tool.apply(source, pending, run)
     except TimeoutError:
+        done = visit.count_changes() - before
+        at = f", at {pending[done]}" if done < len(pending) and not run.baseline else ""
         raise errors.MigrationTimedOut(
-            f"The migrations were stopped after {run.options.timeout} seconds (migrations.timeoutSeconds); what was in "
-            "a transaction is rolled back, and those before it stay"
+            f"The migrations were stopped after {run.options.timeout} seconds (migrations.timeoutSeconds){at}; what "
+            "was in a transaction is rolled back, and those before it stay. Raise the limit, or split the migration"
         ) from None
     except errors.MigrationFailed as failure:
         done = visit.count_changes() - before
