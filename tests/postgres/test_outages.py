@@ -230,7 +230,8 @@ async def test_session_that_somebody_ended_is_no_outage(make_bootstrap: MakeBoot
     victim.migrate("SQL", {"1_a.sql": "CREATE TABLE a (id int); SELECT pg_sleep(60)"})
     visit = asyncio.create_task(victim.apply())
     query = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE query ~ 'pg_sleep' AND datname = '{victim.database}' AND pid <> pg_backend_pid()"
     )
     async with asyncio.timeout(20):
         while not victim.as_superuser(query):

@@ -83,7 +83,7 @@ async def test_server_that_does_not_answer_is_not_waited_for_without_end(
 async def test_nothing_stays_open_of_an_answer_that_was_given_up(bootstrap: Bootstrap) -> None:
     before = connections()
     async with await session.connect(_administrator(bootstrap).to("postgres"), session.OBSERVER) as connection:
-        opened = connections()
+        opened, backend = connections(), connection.info.backend_pid
         answer = asyncio.create_task(connection.execute("SELECT pg_sleep(1000)"))
         async with asyncio.timeout(20):
             while connections() == opened:  # It is waited for, in portions.
@@ -96,6 +96,8 @@ async def test_nothing_stays_open_of_an_answer_that_was_given_up(bootstrap: Boot
             await answer
     assert connections() == before
     del kept
+    # Telling the server was given up as well, so that it may still be asleep.
+    bootstrap.as_superuser(f"SELECT pg_terminate_backend({backend})")
 
 
 async def test_who_is_told_to_end_waits_little_for_a_server_that_stands_still(postgres_server: PostgresServer) -> None:
