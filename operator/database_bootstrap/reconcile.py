@@ -12,7 +12,7 @@ from database_bootstrap.api.v1alpha1 import Spec
 from database_bootstrap.api.v1alpha1 import Tool as ToolName
 from database_bootstrap.postgres import probe, session
 from database_bootstrap.postgres.budget import nothing
-from database_bootstrap.postgres.doors import Doors
+from database_bootstrap.postgres.doors import ROLE_REFUSALS, Doors
 from database_bootstrap.postgres.login import Endpoint
 from database_bootstrap.postgres.server import OURSELVES, Server
 from database_bootstrap.settings import AdminSecretRefs, Sandbox, SandboxMode
@@ -30,7 +30,7 @@ from database_bootstrap.stages.credentials import Credentials
 from database_bootstrap.stages.deletion import Ending
 from database_bootstrap.stages.departure import Departure
 from database_bootstrap.stages.inspection import Inspection, Look
-from database_bootstrap.stages.sessions import Sessions
+from database_bootstrap.stages.sessions import Door, Sessions
 from database_bootstrap.stages.subject import Progress, Report, Subject
 from database_bootstrap.stages.surroundings import Belongings, Platform, SharedServer, Surroundings
 from database_bootstrap.stages.visit import Sources, Visit
@@ -71,7 +71,7 @@ class Engine:
         self._admin_secret_refs = admin_secret_refs
         # One that no visit is at, and that nobody asks for, is forgotten: a cluster may see any number of them.
         self._servers: WeakValueDictionary[tuple[str, int], Server] = WeakValueDictionary()
-        self._doors = Doors()
+        self._doors, self._role_doors = Doors(), Doors(free=ROLE_REFUSALS)
         self._sources = Sources()
         tools: tuple[Tool[Any], ...] = (Prisma(), Alembic(self._zygote, sandbox), SqlFiles())
         self._tools = {tool.name: tool for tool in tools}
@@ -104,12 +104,11 @@ class Engine:
         The caller knows that the resource is being deleted, that it asks for this, and that nobody deletes more.
         """
         credentials = Credentials(subject, belongings, leaving=True)
-        door = partial(self._doors.at, subject.owner.namespace)
         departure = Departure(
             subject=subject,
             surroundings=belongings,
             credentials=credentials,
-            sessions=Sessions(credentials.administrator, credentials.role, {}, door),
+            sessions=Sessions(credentials.administrator, credentials.role, {}, *self._doors_of(subject)),
         )
         error = await _error_of(self._see_off(departure), subject.owner)
         return Ending(
@@ -154,7 +153,7 @@ class Engine:
                 credentials.administrator,
                 credentials.role,
                 migrations.owner_settings(subject.spec.migrations),
-                partial(self._doors.at, subject.owner.namespace),
+                *self._doors_of(subject),
                 owner_limit=_limit(subject.spec),
             ),
             tools=self._tools,
@@ -221,6 +220,10 @@ class Engine:
             raise
         finally:
             await guest.sessions.close()
+
+    def _doors_of(self, subject: Subject) -> tuple[Door, Door]:
+        namespace = subject.owner.namespace
+        return partial(self._doors.at, namespace), partial(self._role_doors.at, namespace)
 
     def _server(self, endpoint: Endpoint) -> Server:
         place = (endpoint.host, endpoint.port)

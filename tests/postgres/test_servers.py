@@ -1,6 +1,7 @@
 """Servers that a platform team offers: what tenants get of them, what they are refused, and what they learn."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from database_bootstrap.api.binding import Connection, secret_data
 from database_bootstrap.api.outcomes import Reason
 from database_bootstrap.errors import ClusterUnavailable
 from database_bootstrap.postgres import ledger
@@ -306,6 +308,28 @@ async def test_guessed_passwords_do_not_multiply_with_resources(
     # Who serves the same server to others is not held up by it.
     bootstrap.offer()
     await bootstrap.ready()
+
+
+async def test_guessed_passwords_of_a_role_do_not_multiply_either(
+    bootstrap: Bootstrap, make_bootstrap: Callable[[str], Bootstrap]
+) -> None:
+    """Somebody says by Secrets of their own hand that a neighbour's role is theirs, so that it is tried as a role."""
+    await bootstrap.ready()
+    victim, port = bootstrap.role, bootstrap.server.port
+    claim = Connection(host="127.0.0.1", port=port, database="postgres", user=victim, password="x")
+    guessers = [make_bootstrap(f"guess{number}") for number in range(8)]
+    since = len(bootstrap.server.said())
+    for _ in range(5):
+        for guesser in guessers:
+            guesser.raw["role"] = {"name": victim, "passwordSecretRef": {"name": "own"}}
+            guesser.drawer.put("own", {"password": secrets.token_hex(4)})
+            guesser.drawer.put("admin", {"host": "127.0.0.1", "port": str(port), "username": "x", "password": "x"})
+            guesser.drawer.put(f"{guesser.owner.name}-db", secret_data(claim), ours=True)
+        for report in await asyncio.gather(*(guesser.apply() for guesser in guessers)):
+            refused(report, Reason.ADMIN_LOGIN_REFUSED)
+    tried = bootstrap.server.said(since).count(f'password authentication failed for user "{victim}"')
+    assert 3 <= tried <= 15, "three, as many as were under way meanwhile, and one for each delay that was over"
+    assert (await bootstrap.ready()).changes == ()
 
 
 async def test_comments_of_tenants_keep_nobody_from_looking_at_the_server(bootstrap: Bootstrap) -> None:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from database_bootstrap.postgres import session
+from database_bootstrap.postgres.doors import Entry
 from database_bootstrap.postgres.login import Endpoint, Login
 from database_bootstrap.stages.sessions import Sessions
 from fix_engine import Bootstrap
@@ -127,6 +128,14 @@ async def test_who_is_told_to_end_waits_little_for_a_server_that_stands_still(po
         os.kill(backend, signal.SIGCONT)
 
 
+async def test_session_goes_to_the_addresses_that_were_found(bootstrap: Bootstrap) -> None:
+    found = _administrator(bootstrap).to("postgres")
+    for addresses in ((bootstrap.server.host,), ("127.0.0.2", bootstrap.server.host)):
+        endpoint = replace(found.endpoint, host="no-such-host.invalid", addresses=addresses)
+        async with await session.connect(replace(found, endpoint=endpoint), session.OBSERVER) as connection:
+            assert (connection.info.host, connection.info.hostaddr) == (endpoint.host, bootstrap.server.host)
+
+
 async def test_each_session_of_a_visit_has_its_limit(bootstrap: Bootstrap) -> None:
     await bootstrap.ready()
     login = _administrator(bootstrap)
@@ -139,10 +148,10 @@ async def test_each_session_of_a_visit_has_its_limit(bootstrap: Bootstrap) -> No
         return replace(login, user=bootstrap.role, password=password)
 
     @asynccontextmanager
-    async def door(_: Login) -> AsyncIterator[None]:
-        yield
+    async def door(login: Login) -> AsyncIterator[Entry]:
+        yield Entry(login)
 
-    sessions = Sessions(administrator, role, session.OWNER, door, owner_limit=7200)
+    sessions = Sessions(administrator, role, session.OWNER, door, door, owner_limit=7200)
     try:
         limits = [(await opened()).patience for opened in (sessions.administrator, sessions.owner, sessions.another)]
     finally:

@@ -18,6 +18,8 @@ class Endpoint:
     """PEM text of the authorities that may have signed the server's certificate."""
     require_auth: str = "scram-sha-256"
     """What the server must ask for: under `trust` any password "works", so a login would prove nothing."""
+    addresses: tuple[str, ...] = ()
+    """What the host was found to be, to be asked no more: whoever says it could say another one the next time."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -61,8 +61,10 @@ async def connect(login: Login, settings: Settings, limit: float = LIMIT_SECONDS
 
 
 async def _connected(login: Login, settings: Settings) -> Connection:
+    addresses = login.endpoint.addresses
     return await Connection.connect(
-        host=login.endpoint.host,
+        host=",".join([login.endpoint.host] * max(len(addresses), 1)),
+        hostaddr=",".join(addresses) or None,
         port=login.endpoint.port,
         user=login.user,
         password=login.password,

@@ -28,7 +28,8 @@ _PASSING: dict[str, type[errors.BootstrapError]] = {
 CLOSED = "55000"
 """Of a login: the database is not currently accepting connections."""
 _OF_THE_DATABASE = frozenset({CLOSED, "3D000", "42501"})
-_WRONG_PASSWORD = "28P01"  # noqa: S105 a SQLSTATE
+WRONG_PASSWORD = "28P01"  # noqa: S105 a SQLSTATE
+"""Said of a role that is not there as well."""
 _PAGE = 4000
 """Characters of a message that are worth showing."""
 TRANSIENT = frozenset({"55P03", "40P01", "40001"})
@@ -96,7 +97,7 @@ def refusal_of(error: psycopg.OperationalError, login: Login) -> errors.Bootstra
         advice = "check username and password in the admin Secret, and pg_hba.conf"
         return errors.AdminLoginRefused(
             f"{where} refuses {who} (SQLSTATE {state}): {_OWN_STATUS if login.server else advice}",
-            is_password=state == _WRONG_PASSWORD,
+            is_password=state == WRONG_PASSWORD,
         )
     if state == "53300":
         return errors.ServerBusy(f"{where} has no connection left (SQLSTATE 53300)", login="administrator")

@@ -94,11 +94,12 @@ class Claim:
 
 async def run(look: Look, login: Login, door: Door) -> None:
     """Look at the server; raise our errors only."""
-    async with door(login):
+    async with door(login) as entry:
         try:
-            connection = await session.connect_administrator(login)
+            connection = await session.connect_administrator(entry.login)
         except psycopg.OperationalError as error:
             raise refusal_of(error, login) from None
+        entry.address = connection.info.hostaddr
     try:
         look.found = await _observe(look, login, connection)
     except psycopg.Error as error:

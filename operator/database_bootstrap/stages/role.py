@@ -9,6 +9,7 @@ from database_bootstrap.api import status
 from database_bootstrap.api.outcomes import Reason, StageName
 from database_bootstrap.postgres.ownership import Origin
 from database_bootstrap.postgres.spelling import sql_name
+from database_bootstrap.postgres.sqlstates import WRONG_PASSWORD
 from database_bootstrap.stages import adoption, catalogue, identity, passwords, permits
 from database_bootstrap.stages import role_actions as actions
 from database_bootstrap.stages.adoption_actions import AdoptRole
@@ -27,9 +28,6 @@ from database_bootstrap.stages.claims import (
 from database_bootstrap.stages.role_state import Role, find_role
 from database_bootstrap.stages.stage import Action, Conclusion, Refusal, Stage
 from database_bootstrap.stages.visit import Visit
-
-_REFUSED = "28P01"
-"""What the server says of a role that is not there as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ async def observe(visit: Visit) -> Found:
     rotation = await passwords.handled(visit)
     if role and visit.role_mark and may_be_ours(visit, visit.role_mark):
         if not visit.role_is_new:
-            if visit.sessions.refusal == _REFUSED:
+            if visit.sessions.refusal == WRONG_PASSWORD:
                 # It may have been made between that login and this look, and its password be right.
                 visit.sessions.forget_refusal()
             await visit.sessions.try_role()
@@ -181,12 +179,12 @@ def _is_refused(visit: Visit, found: Found, role: Role) -> bool:
             f'Role "{name}" may not log in, as somebody has set with NOLOGIN; to let it in again, run '
             f"ALTER ROLE {sql_name(name)} LOGIN"
         )
-    if found.refusal == _REFUSED and role.expired:
+    if found.refusal == WRONG_PASSWORD and role.expired:
         raise errors.RoleLoginRefused(
             f'Role "{name}" is valid until a time that has passed, so that no password logs in; a DBA set that, and '
             f"can take it away with ALTER ROLE {sql_name(name)} VALID UNTIL 'infinity'"
         )
-    if found.refusal == _REFUSED:
+    if found.refusal == WRONG_PASSWORD:
         passwords.check_namesake(visit, role.mark)
         passwords.check_adopted(visit, role.own_mark)
         return True

@@ -1,7 +1,8 @@
 """The sessions of one visit: opened when first needed, two at most at once."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -10,15 +11,16 @@ from psycopg import sql
 from database_bootstrap import errors
 from database_bootstrap.postgres import session
 from database_bootstrap.postgres.connection import Connection, sqlstate_of_refusal
+from database_bootstrap.postgres.doors import Entry
 from database_bootstrap.postgres.login import Login, Settings
 from database_bootstrap.postgres.spelling import cure, sql_name
-from database_bootstrap.postgres.sqlstates import CLOSED, closed, error_of, passing, refusal_of
+from database_bootstrap.postgres.sqlstates import CLOSED, WRONG_PASSWORD, closed, error_of, passing, refusal_of
 
 Query = sql.SQL | sql.Composed | str
 Arguments = tuple[Any, ...] | Mapping[str, Any]
 _MAY_NOT_ENTER = "42501"
-Door = Callable[[Login], AbstractAsyncContextManager[None]]
-"""Lets an administrator's login be tried, or not."""
+Door = Callable[[Login], AbstractAsyncContextManager[Entry]]
+"""Lets a login be tried, or not."""
 
 
 class Sessions:
@@ -34,11 +36,14 @@ class Sessions:
         role: Callable[[], Awaitable[Login | None]],
         owner_settings: Settings,
         door: Door,
+        role_door: Door,
         *,
         owner_limit: float = session.LIMIT_SECONDS,
     ) -> None:
         """Let the owner's longest statement take so many seconds."""
         self._door = door
+        self._role_door: Door | None = role_door
+        self._found: dict[tuple[str, int], tuple[str, ...]] = {}
         self._administrator_login = administrator
         self._role_login = role
         self._owner_settings = owner_settings
@@ -66,11 +71,13 @@ class Sessions:
             return there
         await self._close("administrator")
         await self._make_room()
-        async with self._door(login):
+        async with self._door(self._pinned(login)) as entry:
+            self._pin(entry)
             try:
-                opened = await session.connect_administrator(login)
+                opened = await session.connect_administrator(entry.login)
             except psycopg.OperationalError as error:
                 raise refusal_of(error, login) from None
+            entry.address = opened.info.hostaddr
         self._open["administrator"] = opened
         return opened
 
@@ -93,8 +100,9 @@ class Sessions:
         )
 
     def forget_refusal(self) -> None:
-        """Let the role try again: its password or its database has just been made."""
+        """Let the role try again: it is this resource's, or its password or its database has just been made."""
         self.refusal = None
+        self._role_door = None
 
     async def close(self) -> None:
         """Close whatever is open."""
@@ -107,14 +115,48 @@ class Sessions:
             return None
         await self._make_room()
         try:
-            self._open[name] = await session.connect(login, settings, limit)
+            async with self._role_entry(login) as entry:
+                self._pin(entry)
+                self._open[name] = opened = await self._log_in(entry.login, settings, limit)
+                entry.address = opened.info.hostaddr
         except psycopg.OperationalError as error:
             self.refusal = sqlstate_of_refusal(error)
             if self.refusal is None or passing(self.refusal) is errors.ServerUnreachable:
                 # No answer to the question whether the role gets in.
                 raise refusal_of(error, login) from None
             return None
-        return self._open[name]
+        except errors.AdminLoginRefused:
+            self.refusal = WRONG_PASSWORD  # Or as good as: it is not tried again so soon.
+            return None
+        return opened
+
+    async def _log_in(self, login: Login, settings: Settings, limit: float) -> Connection:
+        try:
+            return await session.connect(login, settings, limit)
+        except psycopg.OperationalError as error:
+            if sqlstate_of_refusal(error) == WRONG_PASSWORD:
+                raise refusal_of(error, login) from None  # Which the door counts.
+            raise
+
+    @asynccontextmanager
+    async def _role_entry(self, login: Login) -> AsyncIterator[Entry]:
+        """Let the role be tried, or not: until the server says that it is this resource's, it may be anybody's."""
+        login = self._pinned(login)
+        if self._role_door is None:
+            yield Entry(login)
+            return
+        async with self._role_door(login) as entry:
+            yield entry
+
+    def _pinned(self, login: Login) -> Login:
+        """Return the login with the addresses that this visit has found."""
+        endpoint = login.endpoint
+        found = self._found.get((endpoint.host, endpoint.port), ())
+        return replace(login, endpoint=replace(endpoint, addresses=found))
+
+    def _pin(self, entry: Entry) -> None:
+        endpoint = entry.login.endpoint
+        self._found[endpoint.host, endpoint.port] = endpoint.addresses
 
     async def _must(self, opened: Connection | None) -> Connection:
         if opened is not None:

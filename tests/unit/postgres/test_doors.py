@@ -1,6 +1,7 @@
 """Doors: refusals are counted for a namespace and a server, whatever the server is called and who asks."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -27,10 +28,13 @@ class Clock:
 class Server:
     """Knows one password, and counts the logins that reach it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, free: int = 0) -> None:
         self.clock = Clock()
-        self.doors = Doors(self.clock)
+        self.doors = Doors(self.clock, self._resolve, free=free)
+        self.names = {"localhost": ["127.0.0.1"], "LOCALHOST": ["127.0.0.1"]}
         self.tries: list[str] = []
+        self.lets_in_anybody = {"192.0.2.66"}
+        """Addresses of a server in a tenant's hands."""
         self.answers = True
         self.gate = asyncio.Event()
         self.gate.set()
@@ -40,14 +44,23 @@ class Server:
         login = replace(LOGIN, password=password, server=server or None, endpoint=Endpoint(host=host))
         was_tried = False
         try:
-            async with self.doors.at(namespace, login):
+            async with self.doors.at(namespace, login) as entry:
                 was_tried = True
-                await self._answer(password)
+                # As psycopg does: one address after the other, until one lets it in.
+                inside = (each for each in entry.login.endpoint.addresses if each in self.lets_in_anybody)
+                if (address := next(inside, None)) is None:
+                    await self._answer(password)
+                entry.address = address or entry.login.endpoint.addresses[-1]
         except AdminLoginRefused:
             return "refused" if was_tried else "closed"
         except ServerUnreachable:
             return "unreachable"
         return "in"
+
+    async def _resolve(self, endpoint: Endpoint) -> list[str]:
+        if endpoint.host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self.names.get(endpoint.host, [endpoint.host])
 
     async def _answer(self, password: str) -> None:
         self.tries.append(password)
@@ -78,6 +91,65 @@ async def test_server_has_one_door_whatever_it_is_called(server: Server) -> None
     assert await server.log_in("wrong", host="127.0.0.1") == "closed"
     assert await server.log_in("wrong", host="LOCALHOST") == "closed"
     assert await server.log_in("wrong", host="::ffff:127.0.0.1") == "closed"
+
+
+async def test_name_that_leads_elsewhere_by_turns_is_no_way_around_the_door(server: Server) -> None:
+    guesses = [f"guess {n}" for n in range(20)]
+    server.names["evil"] = ["192.0.2.66"]
+    assert [await server.log_in(guess, host="evil") for guess in guesses] == ["in"] * 20
+    server.names["evil"] = ["192.0.2.1"]
+    ends = [await server.log_in(guess, host="evil") for guess in guesses]
+    assert ends == ["refused"] + ["closed"] * 19
+    assert server.tries == guesses[:1]
+
+
+async def test_name_of_two_addresses_is_no_way_around_the_door(server: Server) -> None:
+    guesses = [f"guess {n}" for n in range(20)]
+    server.names["evil"] = ["192.0.2.66", "192.0.2.1"]
+    assert [await server.log_in(guess, host="evil") for guess in guesses] == ["in"] * 20
+    server.lets_in_anybody.clear()
+    ends = [await server.log_in(guess, host="evil") for guess in guesses]
+    assert ends == ["refused"] + ["closed"] * 19
+
+
+async def test_login_goes_where_the_door_was(server: Server) -> None:
+    server.names["db"] = ["192.0.2.1", "192.0.2.1", "2001:db8::1"]
+    async with server.doors.at("shop", replace(LOGIN, endpoint=Endpoint(host="db"))) as entry:
+        assert entry.login.endpoint == Endpoint(host="db", addresses=("192.0.2.1", "2001:db8::1"))
+    server.names["db"] = ["192.0.2.66"]
+    async with server.doors.at("shop", entry.login) as again:
+        assert again.login == entry.login, "what was found is not asked for again"
+
+
+async def test_host_without_an_address_is_not_tried(server: Server) -> None:
+    with pytest.raises(ServerUnreachable, match=r"No session at db\.invalid:5432 as admin: failed to resolve host"):
+        async with server.doors.at("shop", replace(LOGIN, endpoint=Endpoint(host="db.invalid"))):
+            pytest.fail("it was let through")
+
+
+async def test_some_refusals_are_free_where_honest_ones_are() -> None:
+    server = Server(free=3)
+    ends = [await server.log_in(f"guess {n}") for n in range(8)]
+    assert ends == ["refused"] * 4 + ["closed"] * 4
+    assert await server.log_in("right") == "closed"
+    server.clock.now += delay(1)
+    assert await server.log_in("right") == "in"
+    assert await server.log_in("wrong") == "refused"
+    assert await server.log_in("right") == "in"
+
+
+@pytest.mark.parametrize(("free", "passwords"), [(0, ["wrong", "right"]), (3, ["a", "b", "c", "d"])])
+async def test_who_need_not_wait_for_the_end_of_another_try(free: int, passwords: list[str]) -> None:
+    """What was let in before, and where some may be refused."""
+    server = Server(free=free)
+    assert await server.log_in("right") == "in"
+    server.gate.clear()
+    asked = [asyncio.create_task(server.log_in(password)) for password in passwords]
+    async with asyncio.timeout(5):
+        while len(server.tries) <= len(passwords):
+            await asyncio.sleep(0)
+        server.gate.set()
+        await asyncio.gather(*asked)
 
 
 async def test_another_namespace_and_another_port_have_doors_of_their_own(server: Server) -> None:
