@@ -37,17 +37,19 @@ class Health:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(0)  # It has left us when it is said to be drained.
         try:
             async with asyncio.timeout(SECONDS):
                 request = await reader.readuntil(b"\r\n\r\n")
                 writer.write(self._answer(request))
                 await writer.drain()
+            writer.close()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            pass  # Whoever asked is gone, or did not ask for anything.
+            pass  # Whoever asked is gone, did not ask for anything, or does not take the answer.
         except asyncio.CancelledError:
             pass  # The end of the process, which streams would log as a defect.
         finally:
-            writer.close()
+            writer.transport.abort()
 
     def _answer(self, request: bytes) -> bytes:
         method, _, rest = request.partition(b" ")
