@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from database_bootstrap.api import names
 from database_bootstrap.errors import AccessDenied, BootstrapError, ClusterUnavailable
@@ -29,8 +30,19 @@ TELL_OF_SERVERS = Right("patch", SERVERS, "status")
 log = logging.getLogger(__name__)
 
 
-async def check(kube: Kube, settings: Settings) -> str:
-    """Return the id of the cluster; raise `AccessDenied` or `ClusterUnavailable` for what stays as it must not be."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounds:
+    """What the operator stands on."""
+
+    cluster_id: str
+    watches_servers: bool
+    """It may list and watch DatabaseServers."""
+    tells_of_servers: bool
+    """It may write their status."""
+
+
+async def check(kube: Kube, settings: Settings) -> Grounds:
+    """Return what is so; raise `AccessDenied` or `ClusterUnavailable` for what stays as it must not be."""
     if settings.leader_elect:
         lease_namespace(settings)
     loop = asyncio.get_running_loop()
@@ -38,7 +50,7 @@ async def check(kube: Kube, settings: Settings) -> str:
     said = ""
     while True:
         try:
-            return await _check(kube, settings)
+            return await _grounds(kube, settings)
         except (AccessDenied, ClusterUnavailable) as error:
             patience = REFUSED_SECONDS if isinstance(error, AccessDenied) else UNREACHABLE_SECONDS
             if loop.time() - began > patience:
@@ -71,10 +83,13 @@ async def _check(kube: Kube, settings: Settings) -> str:
     return settings.cluster_id or await _cluster_uid(kube)
 
 
-async def server_rights(kube: Kube) -> tuple[bool, bool]:
-    """Return whether the operator may watch DatabaseServers, and whether it may write their status."""
+async def _grounds(kube: Kube, settings: Settings) -> Grounds:
+    cluster_id = await _check(kube, settings)
     lacking = await access.missing(kube, (*WATCH_SERVERS, TELL_OF_SERVERS), None)
-    return not set(WATCH_SERVERS) & set(lacking), TELL_OF_SERVERS not in lacking
+    watches = not set(WATCH_SERVERS) & set(lacking)
+    return Grounds(
+        cluster_id=cluster_id, watches_servers=watches, tells_of_servers=watches and TELL_OF_SERVERS not in lacking
+    )
 
 
 async def _check_rights(kube: Kube, settings: Settings) -> None:

@@ -78,18 +78,17 @@ async def operate(settings: Settings, line: LivingLine) -> int:
         kube = access.connect(configuration)
         cleanup.push_async_callback(kube.close)
         cleanup.push_async_callback(line.stop_asking)  # It may need a Secret for that.
-        cluster_id = await _unless(stop, preflight.check(kube, settings))
-        if cluster_id is None:
+        grounds = await _unless(stop, preflight.check(kube, settings))
+        if grounds is None:
             return ENDED_WELL
-        watches, tells = await preflight.server_rights(kube)
-        if not watches:
+        if not grounds.watches_servers:
             log.info("DatabaseServers are read one by one: the operator may not list and watch them")
         cluster = Cluster(
             kube=kube,
-            id=cluster_id,
+            id=grounds.cluster_id,
             is_around=access.in_cluster(settings.kubeconfig, settings.context),
-            watches_servers=watches,
-            tells_of_servers=watches and tells,
+            watches_servers=grounds.watches_servers,
+            tells_of_servers=grounds.tells_of_servers,
         )
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         means = Means(
