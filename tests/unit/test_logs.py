@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,15 +10,12 @@ from database_bootstrap import logs
 from database_bootstrap.settings import LogFormat
 
 CANARY = "s3cret-canary"
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield io.StringIO()
-    root.handlers[:] = before
-    root.setLevel(level)
+def stream() -> io.StringIO:
+    return io.StringIO()
 
 
 def fail() -> None:

@@ -85,11 +85,16 @@ async def _check(kube: Kube, settings: Settings) -> str:
 
 async def _grounds(kube: Kube, settings: Settings) -> Grounds:
     cluster_id = await _check(kube, settings)
-    lacking = await access.missing(kube, (*WATCH_SERVERS, TELL_OF_SERVERS), None)
+    # Who serves the whole cluster lacks none of them, or has been refused.
+    lacking = await _lacking_of_servers(kube) if settings.namespaces else ()
     watches = not set(WATCH_SERVERS) & set(lacking)
     return Grounds(
         cluster_id=cluster_id, watches_servers=watches, tells_of_servers=watches and TELL_OF_SERVERS not in lacking
     )
+
+
+async def _lacking_of_servers(kube: Kube) -> tuple[Right, ...]:
+    return await access.missing(kube, (*WATCH_SERVERS, TELL_OF_SERVERS), None)
 
 
 async def _check_rights(kube: Kube, settings: Settings) -> None:
@@ -97,7 +102,7 @@ async def _check_rights(kube: Kube, settings: Settings) -> None:
         lacking = await access.missing(kube, rights(watch_secrets=settings.watch_secrets), namespace)
         _refuse(lacking, f"in namespace {namespace}" if namespace else "in all namespaces")
     if not settings.namespaces:
-        _refuse(await access.missing(kube, (*WATCH_SERVERS, TELL_OF_SERVERS), None), "in the cluster")
+        _refuse(await _lacking_of_servers(kube), "in the cluster")
     if settings.leader_elect:
         place = lease_namespace(settings)
         wanted = (Right(verb, LEASES) for verb in ("get", "create", "update"))
